@@ -1,0 +1,65 @@
+"""Every error that rayscope raises on purpose.
+
+RayscopeError
+├── SettingsError          a setting is unknown or wrong
+├── SourceError            a tracer, Docker or another source did not give a usable answer
+│   ├── SourceAbsent       nothing is there: no such socket, or nobody listens
+│   ├── SourceTimeout      it did not answer, or did not finish, in time
+│   └── SourceMalformed    it answered something that is not its protocol (truncated, too large, not JSON)
+├── WireError              a batch or an answer between the actors cannot be read
+├── TracerError            the tracer cannot start or go on
+└── StoreError             the store cannot be opened or written
+    ├── FencedError        a newer aggregator owns the store: this one must end
+    ├── StoreBusy          another rayscope has it open
+    └── StoreUnusable      corrupt, of an unknown schema, read-only or full
+
+A message says what was wrong, where (file, field, URL, node) and what to do.
+"""
+
+
+class RayscopeError(Exception):
+    """The root: whatever rayscope refuses, with a message for a person."""
+
+
+class SettingsError(RayscopeError):
+    """A setting is unknown or has a wrong value."""
+
+
+class SourceError(RayscopeError):
+    """A source did not give a usable answer; trying again may help."""
+
+
+class SourceAbsent(SourceError):
+    """Nothing is there: no such socket, or nobody listens on it."""
+
+
+class SourceTimeout(SourceError):
+    """The source did not answer, or did not finish, in time."""
+
+
+class SourceMalformed(SourceError):
+    """The source answered something that is not its protocol."""
+
+
+class WireError(RayscopeError):
+    """A message between the actors cannot be read."""
+
+
+class TracerError(RayscopeError):
+    """The tracer cannot start or go on."""
+
+
+class StoreError(RayscopeError):
+    """The store cannot be opened, read or written."""
+
+
+class FencedError(StoreError):
+    """A newer aggregator owns the store: the one that sees this must end."""
+
+
+class StoreBusy(StoreError):
+    """Another rayscope has the store open."""
+
+
+class StoreUnusable(StoreError):
+    """The store is corrupt, of an unknown schema, read-only or full."""

@@ -1,0 +1,62 @@
+"""The enumerations and identities that every layer shares."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+V4_PREFIX = bytes(10) + b"\xff\xff"
+
+
+class Protocol(IntEnum):
+    """A tracer's `type`."""
+
+    TCP = 0
+    UDP = 1
+
+
+class Direction(IntEnum):
+    """A tracer's `direction` in its newer numbering (builds from 2019-03-25)."""
+
+    UNSPECIFIED = 0
+    INCOMING = 1
+    OUTGOING = 2
+    LOCAL = 3
+    NONE = 4
+
+
+class Role(IntEnum):
+    """Which side of a connection the local end is."""
+
+    UNKNOWN = 0
+    CLIENT = 1
+    SERVER = 2
+
+
+class Flag(IntFlag):
+    """Bits of a row's `flags` column."""
+
+    CLOSED = 1
+    BYTES_UNKNOWN = 2  # UDP without conntrack: the counters mean nothing and are shown as unknown
+    RECV_INEXACT = 4  # the received bytes may be one too high: an unproven FIN
+    FOLDED = 8  # a sum of many rows; its ephemeral port is 0
+
+
+def pack_address(text: str) -> bytes:
+    """An address as 16 bytes, IPv4 as v4-mapped. Raises ValueError."""
+    address = ip_address(text)
+    if isinstance(address, IPv4Address):
+        return V4_PREFIX + address.packed
+    return address.packed
+
+
+def format_address(packed: bytes) -> str:
+    """16 bytes as people write them; v4-mapped addresses as IPv4."""
+    if packed.startswith(V4_PREFIX):
+        return str(IPv4Address(packed[12:]))
+    return str(IPv6Address(packed))
+
+
+def transaction_key(source: str, dest: str, sport: int, dport: int) -> str:
+    """The key of a transaction: `ip_source-ip_dest-port_src-port_dest`, source being the local end."""
+    return f"{source}-{dest}-{sport}-{dport}"

@@ -1,0 +1,261 @@
+"""The messages between a collector and the aggregator: batches in parts one way, answers the other.
+
+A *sequence* is what one poll changed. It travels as one or more *parts*, each a msgpack map of at most `PART_LIMIT` bytes, and is applied
+whole at its last part. `stream` names a numbering of rows; a stream's sequence 0 is its resync, which says everything. The body of a part
+is compressed, since what Ray passes inline is what costs.
+
+Sections of a body, each absent when empty (shapes: n rows, unsigned integers unless said):
+
+    addresses   bytes, 16 x n: the IPv6 or v4-mapped addresses that this part's rows index
+    texts       list[str]: the workload names that this part's rows index; index 0 is always "" (not known)
+    opened      columns OPENED: the full record, once
+    changed     columns CHANGED: raw counters of rows whose counters moved
+    attributed  columns ATTRIBUTED: rows whose owner became known, or changed, after they were opened
+    closed      columns CLOSED: rows that ended (their last counters are in `opened` or `changed` of the same sequence, if they moved)
+    metadata    list of [source, address, uid, record or None]: parts of metadata records; None removes one
+    final       only in the last part: {at: float, s since 1970; status: map; closed_through: [instance, close id]; offset: float, s}
+
+A column travels as [dtype, bytes], narrowed to the smallest unsigned type that holds its largest value, little-endian.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.core.errors import WireError
+
+VERSION = 1
+PART_LIMIT = 90_000  # bytes: Ray passes arguments below 100 KiB inline
+BODY_LIMIT = 8_000_000  # bytes of one body once inflated; more is refused unread
+SEQUENCE_PARTS_LIMIT = 4_096
+
+Columns = dict[str, NDArray[Any]]
+
+OPENED: dict[str, type[np.unsignedinteger[Any]]] = {
+    "id": np.uint32,
+    "source": np.uint32,  # index into addresses
+    "dest": np.uint32,
+    "sport": np.uint16,
+    "dport": np.uint16,
+    "protocol": np.uint8,  # Protocol
+    "pid": np.uint32,
+    "net_ns": np.uint32,
+    "cookie": np.uint64,
+    "direction": np.uint8,  # Direction
+    "flags": np.uint8,  # CLOSED | BYTES_UNKNOWN | RECV_INEXACT | FOLDED
+    "sent": np.uint64,  # monotonic_sent_bytes, raw
+    "recv": np.uint64,
+    "retransmits": np.uint32,
+    "generation": np.uint32,
+    "last_update": np.uint64,  # ns since boot of the node
+    "local": np.uint32,  # index into texts: the workload of the local end
+    "remote": np.uint32,  # index into texts: the workload of the remote end where the node itself knows it
+    "role": np.uint8,  # Role
+}
+CHANGED: dict[str, type[np.unsignedinteger[Any]]] = {
+    name: OPENED[name] for name in ("id", "sent", "recv", "retransmits", "generation", "last_update")
+}
+ATTRIBUTED: dict[str, type[np.unsignedinteger[Any]]] = {name: OPENED[name] for name in ("id", "pid", "local", "remote", "role")}
+CLOSED: dict[str, type[np.unsignedinteger[Any]]] = {name: OPENED[name] for name in ("id", "flags")}
+SECTIONS = {"opened": OPENED, "changed": CHANGED, "attributed": ATTRIBUTED, "closed": CLOSED}
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What the last part of a sequence adds."""
+
+    at: float  # s since 1970, the collector's clock at the poll
+    status: Mapping[str, Any] = field(default_factory=dict)
+    closed_through: tuple[str, int] = ("", 0)  # every close up to this id of this tracer instance is in this stream
+    offset: float = 0.0  # s, the aggregator's clock less the collector's
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of one sequence, decoded."""
+
+    node: str
+    incarnation: int
+    stream: int
+    sequence: int
+    part: int
+    last: bool
+    addresses: bytes = b""
+    texts: tuple[str, ...] = ("",)
+    sections: Mapping[str, Columns] = field(default_factory=dict)
+    metadata: tuple[tuple[str, str, str, Mapping[str, Any] | None], ...] = ()
+    final: Final | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The aggregator's answer to a hello or a part."""
+
+    verdict: str  # "ok", "expect", "resync", "superseded" or "refused"
+    aggregator: int  # the aggregator's own incarnation; a collector drops an answer of an older one
+    incarnation: int = 0  # to a hello: the number of this collector
+    stream: int = 0
+    applied: int = -1  # the last sequence applied, of this stream
+    durable: int = -1  # the last sequence committed to the store, of this stream
+    expect: int = 0  # verdict "expect": the sequence to send next, from its part 0
+    closed_through: tuple[str, int] = ("", 0)  # to a hello: closes that are applied already
+    reason: str = ""  # verdict "refused": what was wrong
+
+
+def narrow(column: NDArray[Any]) -> list[Any]:
+    """A column as [dtype, bytes] in the smallest unsigned type that holds it."""
+    top = int(column.max()) if column.size else 0
+    kind = np.min_scalar_type(top)
+    return [kind.str.lstrip("<|"), np.ascontiguousarray(column, dtype=kind.newbyteorder("<")).tobytes()]
+
+
+def widen(packed: Any, dtype: type[np.unsignedinteger[Any]], what: str) -> NDArray[Any]:
+    """The column that `narrow` wrote, as `dtype`; raises WireError for anything else."""
+    match packed:
+        case [("u1" | "u2" | "u4" | "u8") as kind, bytes() as raw] if len(raw) % int(kind[1]) == 0:
+            column = np.frombuffer(raw, f"<{kind}")
+        case _:
+            raise WireError(f"column {what}: expected [dtype, bytes]")
+    if column.itemsize > np.dtype(dtype).itemsize:
+        raise WireError(f"column {what}: {kind} does not fit {np.dtype(dtype)}")
+    return column.astype(dtype, copy=False)
+
+
+def pack_body(part: Part) -> bytes:
+    """The compressed body of a part."""
+    body: dict[str, Any] = {name: {column: narrow(values) for column, values in columns.items()} for name, columns in part.sections.items()}
+    if part.addresses:
+        body["addresses"] = part.addresses
+    if len(part.texts) > 1:
+        body["texts"] = part.texts
+    if part.metadata:
+        body["metadata"] = part.metadata
+    if part.final is not None:
+        final = part.final
+        body["final"] = {"at": final.at, "status": dict(final.status), "closed_through": final.closed_through, "offset": final.offset}
+    return zlib.compress(msgpack.packb(body), 1)
+
+
+def pack_part(part: Part, body: bytes | None = None) -> bytes:
+    """A part as it travels; `body` where it is packed already. The caller keeps it below PART_LIMIT."""
+    return bytes(
+        msgpack.packb(
+            {
+                "v": VERSION,
+                "node": part.node,
+                "incarnation": part.incarnation,
+                "stream": part.stream,
+                "sequence": part.sequence,
+                "part": part.part,
+                "last": part.last,
+                "body": pack_body(part) if body is None else body,
+            }
+        )
+    )
+
+
+def _expand(body: bytes) -> dict[str, Any]:
+    inflater = zlib.decompressobj()
+    raw = inflater.decompress(body, BODY_LIMIT)
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise WireError(f"body: truncated, or more than {BODY_LIMIT} bytes")
+    return _mapping(msgpack.unpackb(raw), "body")
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise WireError(f"{what}: expected a map, got {type(value).__name__}")
+    return value
+
+
+def _section(name: str, packed: Any, schema: Mapping[str, type[np.unsignedinteger[Any]]]) -> Columns:
+    packed = _mapping(packed, name)
+    columns = {column: widen(packed.get(column), dtype, f"{name}.{column}") for column, dtype in schema.items()}
+    if len({len(values) for values in columns.values()}) > 1:
+        raise WireError(f"{name}: columns of different lengths")
+    return columns
+
+
+def _final(packed: Any) -> Final | None:
+    match packed:
+        case None:
+            return None
+        case {
+            "at": float() as at,
+            "status": dict() as status,
+            "closed_through": [str() as instance, int() as close],
+            "offset": float() as offset,
+        }:
+            return Final(at, status, (instance, close), offset)
+    raise WireError("final: expected at, status, closed_through and offset")
+
+
+def unpack_part(raw: bytes) -> Part:
+    """The part that `pack_part` wrote. Raises WireError for anything else; the indices inside are checked by `check_part`."""
+    try:
+        head = _mapping(msgpack.unpackb(raw), "part")
+        if head.get("v") != VERSION:
+            raise WireError(f"version {head.get('v')!r}: this aggregator speaks {VERSION}; bring both ends to the same release")
+        body = _expand(head["body"])
+        part = Part(
+            node=str(head["node"]),
+            incarnation=int(head["incarnation"]),
+            stream=int(head["stream"]),
+            sequence=int(head["sequence"]),
+            part=int(head["part"]),
+            last=bool(head["last"]),
+            addresses=bytes(body.get("addresses", b"")),
+            texts=tuple(map(str, body.get("texts", ("",)))),
+            sections={name: _section(name, body[name], schema) for name, schema in SECTIONS.items() if name in body},
+            metadata=tuple((str(s), str(a), str(u), r) for s, a, u, r in body.get("metadata", ())),
+            final=_final(body.get("final")),
+        )
+    except WireError:
+        raise
+    except (ValueError, TypeError, KeyError, zlib.error, msgpack.exceptions.UnpackException) as error:
+        raise WireError(f"part: {type(error).__name__}: {error}") from error
+    check_part(part)
+    return part
+
+
+def check_part(part: Part) -> None:
+    """Refuse indices that point outside the part's own tables. Raises WireError."""
+    if len(part.addresses) % 16:
+        raise WireError("addresses: not a multiple of 16 bytes")
+    bounds = {
+        "source": len(part.addresses) // 16,
+        "dest": len(part.addresses) // 16,
+        "local": len(part.texts),
+        "remote": len(part.texts),
+    }
+    for name, columns in part.sections.items():
+        for column, bound in bounds.items():
+            values = columns.get(column)
+            if values is not None and values.size and int(values.max()) >= bound:
+                raise WireError(f"{name}.{column}: index {int(values.max())} of {bound}")
+    if part.last and part.final is None:
+        raise WireError("final: missing in the last part")
+
+
+def pack_answer(answer: Answer) -> bytes:
+    """An answer as it travels."""
+    return bytes(msgpack.packb({"v": VERSION, **{name: getattr(answer, name) for name in answer.__slots__}}))
+
+
+def unpack_answer(raw: bytes) -> Answer:
+    """The answer that `pack_answer` wrote. Raises WireError."""
+    try:
+        fields = _mapping(msgpack.unpackb(raw), "answer")
+        if fields.pop("v", None) != VERSION:
+            raise WireError("answer: another version; bring both ends to the same release")
+        fields["closed_through"] = tuple(fields["closed_through"])
+        return Answer(**fields)
+    except (ValueError, TypeError, KeyError, msgpack.exceptions.UnpackException) as error:
+        raise WireError(f"answer: {type(error).__name__}: {error}") from error

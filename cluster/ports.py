@@ -1,0 +1,66 @@
+"""The seams: what the actors need of the outside, as small Protocols. Sources and stores implement them; tests may, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster.core.checkpoint import Checkpoint, Commit
+
+
+@dataclass(frozen=True, slots=True)
+class RawReply:
+    """One reply of a tracer, unread."""
+
+    body: bytes
+    peer: str  # who answered, such that a restart of the tracer changes it: "pid:start time", or "" where that cannot be known
+    received_at: float  # s since 1970
+
+
+class ConnectionSource(Protocol):
+    """Something that answers "which connections are there?" with a tracer's JSON."""
+
+    def poll(self, ack: str | None) -> RawReply:
+        """One reply; `ack` is the reply_id up to which closed rows are safe with us. Raises SourceError."""
+
+    def close(self) -> None:
+        """Give back what is held; a later poll opens anew."""
+
+
+MetadataRecords = Mapping[tuple[str, str], Mapping[str, Any]]  # (address, uid) -> record
+
+
+class MetadataSource(Protocol):
+    """Something that knows pods, containers, processes or nodes by their addresses."""
+
+    name: str  # "proc", "docker", "node", "kubelet", "apiserver"
+
+    def read(self) -> MetadataRecords:
+        """All that it knows now. Raises SourceError."""
+
+
+class Store(Protocol):
+    """What recovery rests on. One writer at a time, told apart by its fence."""
+
+    def open(self) -> Checkpoint:
+        """Raise the fence by one, durably, and return it with everything a new aggregator needs. Raises StoreError."""
+
+    def commit(self, commit: Commit) -> None:
+        """Apply one commit in one transaction; the same number again changes nothing. Raises FencedError, StoreError."""
+
+    def close(self) -> None:
+        """Give the store back."""
+
+
+class Clock(Protocol):
+    """The time, so that tests can be told it."""
+
+    def time(self) -> float:
+        """Seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""

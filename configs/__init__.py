@@ -1,0 +1,1 @@
+"""Settings and manifests. Only this package reads the environment."""
