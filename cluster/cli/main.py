@@ -14,6 +14,11 @@ COMMANDS = {
 class Lazy(click.Group):
     """A group whose subcommands live in `cluster.cli.NAME`, as `command`."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list in the help, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The names, in the order of COMMANDS."""
         return list(COMMANDS)
