@@ -1,7 +1,7 @@
 """What passes between the aggregate and a store: a commit one way, a checkpoint the other.
 
-Rows are columns (equal lengths, ROW below); `source` and `dest` index `addresses`, `local` and `remote` index `texts`, `node` is a node's name
-by index into `nodes_named`. Strings are decoded here, so that a store knows nothing of the wire.
+Rows are columns (equal lengths, ROW below); `source` and `dest` index `addresses`, `local` and `remote` index `texts`, `node` indexes
+`node_names`. Strings are decoded here, so that a store knows nothing of the wire.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Columns = dict[str, NDArray[Any]]
+NO_SLOT = 0xFFFFFFFF  # the slot of a row that has left its node's block: closed, kept for the record
 
 ROW: dict[str, type[np.number[Any]]] = {
     "uid": np.int64,  # the row's number in the store: never reused

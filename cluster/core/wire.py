@@ -1,8 +1,8 @@
 """The messages between a collector and the aggregator: batches in parts one way, answers the other.
 
-A *sequence* is what one poll changed. It travels as one or more *parts*, each a msgpack map of at most `PART_LIMIT` bytes, and is applied
-whole at its last part. `stream` names a numbering of rows; a stream's sequence 0 is its resync, which says everything. The body of a part
-is compressed, since what Ray passes inline is what costs.
+A *sequence* is what one poll changed. It travels as one or more *parts*, each a msgpack map of at most `PART_LIMIT` bytes, and is
+applied whole at its last part. `stream` names one collector's numbering of rows; its sequence 0 is the resync, which says everything. The
+body of a part is compressed, since what Ray passes inline is what costs.
 
 Sections of a body, each absent when empty (shapes: n rows, unsigned integers unless said):
 
@@ -98,7 +98,9 @@ class Part:
 class Answer:
     """The aggregator's answer to a hello or a part."""
 
-    verdict: str  # "ok", "expect", "resync", "superseded" or "refused"
+    verdict: (
+        str  # "ok", "wait" (to a hello: not durable yet, ask again), "expect", "hello" (say hello again), "superseded" (end) or "refused"
+    )
     aggregator: int  # the aggregator's own incarnation; a collector drops an answer of an older one
     incarnation: int = 0  # to a hello: the number of this collector
     stream: int = 0

@@ -1,1 +1,1 @@
-"""Our own tracer: the kernel's sockets over netlink, served on a unix socket as tracers of this family do. It is a process, never an actor."""
+"""Our own tracer: the kernel's sockets over netlink, served on a unix socket as its kind does. It is a process, never an actor."""
