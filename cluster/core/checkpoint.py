@@ -96,8 +96,10 @@ VIEW = ("sent", "recv", "retransmits", "opened", "open")
 class Commit:
     """Everything that changed since the last commit; one transaction.
 
-    `rows` are written whole; `changed` are rows that the store has already: only uid and COUNTERS. `metadata` maps an address to its whole
-    record ({source: {uid: record}}) or None where it is gone.
+    `rows` are written whole; `changed` are rows that the store has already: only uid and COUNTERS; `removed` are rows whose totals a fold
+    row of this commit holds now: the store drops them, or they would count twice. A row that the aggregate still holds keeps its slot or
+    stays open (no Flag.CLOSED): the store may sum closed rows without a slot into its own fold rows (negative uids) at any commit.
+    `metadata` maps an address to its whole record ({source: {uid: record}}) or None where it is gone.
     """
 
     number: int  # increasing within one fence
@@ -109,6 +111,7 @@ class Commit:
     edges: tuple[Edge, ...] = ()
     metadata: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
+    removed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # uids
 
 
 @dataclass(frozen=True, slots=True)
