@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+
+from cluster.sources.cgroup import Membership, parse
+
+A, B = "3f" * 32, "b7" * 32
+PODS = "/kubepods/burstable/podd20251d6-5e49-4860-bb5b-58e2741948a7"
+SLICE = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podd20251d6_5e49_4860_bb5b_58e2741948a7.slice"
+RECORDED = (
+    Path(__file__).parent / "data" / "kubelet-cgroups.txt"
+)  # read beside a kubelet with containerd, cgroupfs driver, hybrid hierarchy
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/docker/{A}",
+        f"/system.slice/docker-{A}.scope",
+        f"/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{A}.scope",
+        f"/docker/{A}/system.slice/nginx.service",
+        f"{PODS}/{A}",
+        f"/kubepods/pod1fa57c93-1490-4d1b-b543-24ac5ad1b3ae/{A}",
+        f"{PODS}/crio-{A}",
+        f"{SLICE}/cri-containerd-{A}.scope",
+        f"{SLICE}/crio-{A}.scope",
+        f"{SLICE}/docker-{A}.scope",
+        f"{SLICE}/crio-{A}.scope/container",
+        f"/system.slice/containerd.service/kubepods-burstable-podd20251d6_5e49.slice:cri-containerd:{A}",
+        f"/machine.slice/libpod-{A}.scope/container",
+        f"/../../{A}",
+        f"/default/{A} (deleted)",
+        f"/ecs/0123456789abcdef/{A}",
+    ],
+)
+@pytest.mark.parametrize("form", ["0::{}", "4:memory:{}\n1:cpu:{}", "9:name=systemd:{}\n4:memory:/\n0::/", "4:memory:{}\n0::/"])
+def test_a_container_is_found_in_every_layout(path: str, form: str) -> None:
+    assert parse(form.replace("{}", path)).containers == (A,)
+
+
+def test_the_recorded_lines_of_a_kubelet_name_their_containers() -> None:
+    blocks = RECORDED.read_text().split("== ")[1:]
+    found = [parse(block.split("\n", 1)[1]).containers for block in blocks]
+    assert [[container[:12] for container in each] for each in found] == [
+        ["39592756c740"],
+        ["ba98245732e4"],
+        ["52580ddc7766"],
+        ["45763282f515"],
+    ]
+
+
+def test_a_container_inside_a_container_comes_last() -> None:
+    assert parse(f"0::/docker/{A}/docker/{B}").containers == (A, B)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        f"/docker/{A[:63]}",
+        f"/docker/{A}0",
+        f"/docker/{A.upper()}",
+        f"{PODS}/crio-conmon-{A}",
+        f"/machine.slice/libpod-conmon-{A}.scope",
+        f"/foo-{A}.slice",
+        "/process_api/bdb4706b801692cd8c017c02c74a2c77",
+    ],
+)
+def test_what_is_no_container_is_none(path: str) -> None:
+    assert parse(f"0::{path}").containers == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        ("/system.slice/ssh.service", "ssh.service"),
+        ("/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service"),
+        ("/system.slice/postgresql.service/postgres-main", "postgresql.service"),
+        ("/system.slice/_cgroup.helper.service", "cgroup.helper.service"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/syncthing.service", "syncthing.service"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-firefox-4242.scope", ""),
+        ("/user.slice/user-1000.slice/user@1000.service/init.scope", ""),
+        ("/user.slice/user-1000.slice/session-3.scope", ""),
+        ("/machine.slice/machine-qemu\\x2d1\\x2dvm.scope", "machine-qemu\\x2d1\\x2dvm.scope"),
+        ("/system.slice/run-r0d3a.scope", ""),
+        ("/init.scope", ""),
+        ("/", ""),
+    ],
+)
+@pytest.mark.parametrize("form", ["0::{}", "4:memory:/\n1:name=systemd:{}\n0::/", "1:name=systemd:{}\n0::{}"])
+def test_the_unit_is_the_innermost_one_that_tells_something(path: str, unit: str, form: str) -> None:
+    assert parse(form.replace("{}", path)) == Membership((), unit)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "0:", ":::::", "no colon", "0::\x00\x00", "0::" + "/a" * 100_000, f"0::{'-' * 70_000}"])
+def test_anything_else_is_no_membership(text: str) -> None:
+    assert parse(text) == Membership()
