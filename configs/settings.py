@@ -1,4 +1,7 @@
-"""The settings: one class per concern; each field has a default and a sentence with its unit and what None means."""
+"""The settings: one class per concern; each field has a default and a sentence with its unit and what null means.
+
+`configs/default.yaml` is written from this file (`rayscope config --defaults`), and a test keeps the two equal.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Interval = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0, lt=2**63)]
+NodeName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$",
+        json_schema_extra={"allowed": "at most 63 letters, digits, '-', '_' and '.', the first and last a letter or digit"},
+    ),
+]
+SocketPath = Annotated[str, Field(min_length=1, max_length=107)]  # sockaddr_un.sun_path less its NUL, unix(7)
+FilePath = Annotated[str, Field(min_length=1, max_length=4095)]  # PATH_MAX less its NUL
 
 
 class Section(BaseModel):
@@ -19,14 +32,14 @@ class Section(BaseModel):
 class NodeSettings(Section):
     """Who this machine is."""
 
-    name: str | None = Field(default=None, description="Name of this node; None takes the host name.")
+    name: NodeName | None = Field(default=None, description="Name of this node; null takes the host name.")
 
 
 class TracerSettings(Section):
     """Where connections come from."""
 
-    socket: str | None = Field(
-        default=None, description="Path of the tracer's unix socket; None is rayscope/tracer.sock in the runtime directory."
+    socket: SocketPath | None = Field(
+        default=None, description="Path of the tracer's unix socket; null is rayscope/tracer.sock in the runtime directory."
     )
     start: bool = Field(default=True, description="Whether `up` starts our own tracer where nothing answers on the socket.")
     protocol: Literal["auto", "http", "document"] = Field(
@@ -42,14 +55,16 @@ class TracerSettings(Section):
 class CollectorSettings(Section):
     """How a node's connections are read and sent."""
 
-    interval: Positive = Field(1.0, description="Seconds between two polls of the tracer.")
-    metadata_interval: Positive = Field(10.0, description="Seconds between two reads of containers and processes.")
+    interval: Interval = Field(1.0, description="Seconds between two polls of the tracer.")
+    metadata_interval: Interval = Field(10.0, description="Seconds between two reads of containers and processes.")
     rows_limit: Count = Field(200_000, description="Rows held at one collector; beyond it closed connections are summed into fold rows.")
     absent_after: Positive = Field(
         120.0,
         description="Seconds that a connection may be missing from the replies of a tracer without `state` before it counts as closed.",
     )
-    docker_socket: str | None = Field("/var/run/docker.sock", description="Docker's Engine API socket; None does not ask Docker.")
+    docker_socket: SocketPath | None = Field(
+        "/var/run/docker.sock", description="Path of Docker's Engine API socket; null does not ask Docker."
+    )
 
 
 class AggregatorSettings(Section):
@@ -63,8 +78,8 @@ class AggregatorSettings(Section):
 class StoreSettings(Section):
     """What survives."""
 
-    path: str | None = Field(default=None, description="The SQLite file; None is rayscope/rayscope.db in the XDG state directory.")
-    commit_interval: Positive = Field(2.0, description="Seconds between two commits.")
+    path: FilePath | None = Field(default=None, description="The SQLite file; null is rayscope/rayscope.db in the XDG state directory.")
+    commit_interval: Interval = Field(2.0, description="Seconds between two commits.")
     retention: Positive = Field(
         604_800.0, description="Seconds that a closed connection stays in the store before it is summed into its fold row."
     )
@@ -74,11 +89,16 @@ class StoreSettings(Section):
 class RaySettings(Section):
     """How Ray is started or joined."""
 
-    address: str | None = Field(default=None, description="Address of a running Ray; None starts one on this machine.")
-    namespace: str = Field("rayscope", description="Ray namespace of the actors.")
+    address: str | None = Field(default=None, description="Address of a running Ray; null starts one on this machine.")
+    namespace: str = Field("rayscope", min_length=1, max_length=100, description="Ray namespace of the actors.")
     dashboard: bool = Field(default=True, description="Whether a Ray that we start has its dashboard.")
     dashboard_port: int = Field(8265, ge=0, le=65535, description="Port of that dashboard; the next free one where it is taken.")
-    object_store_bytes: Count = Field(100_000_000, description="Bytes of the object store of a Ray that we start.")
+    temp_dir: str | None = Field(
+        default=None, description="Directory of the sockets and logs of a Ray that we start; null is Ray's own default."
+    )
+    object_store_bytes: Annotated[int, Field(ge=78_643_200, lt=2**63)] = Field(
+        100_000_000, description="Bytes of the object store of a Ray that we start; Ray refuses less than 78,643,200."
+    )
 
 
 class Settings(Section):
