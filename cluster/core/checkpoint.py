@@ -89,7 +89,18 @@ class Edge:
     last_seen: float
 
 
-VIEW = ("sent", "recv", "retransmits", "opened", "open")
+# What a view holds: first what the map shows, which moves with a row when its identity changes; then what is exported, which never falls.
+VIEW = (
+    "sent",
+    "recv",
+    "retransmits",
+    "opened",
+    "open",
+    "exported_sent",
+    "exported_recv",
+    "exported_retransmits",
+    "exported_opened",
+)
 
 
 @dataclass(frozen=True, slots=True)

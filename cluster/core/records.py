@@ -40,6 +40,7 @@ class Flag(IntFlag):
     BYTES_UNKNOWN = 2  # UDP without conntrack: the counters mean nothing and are shown as unknown
     RECV_INEXACT = 4  # the received bytes may be one too high: an unproven FIN
     FOLDED = 8  # a sum of many rows; its ephemeral port is 0
+    SETTLED = 16  # the aggregate's own: the row's bytes are in an exported counter
 
 
 def pack_address(text: str) -> bytes:
