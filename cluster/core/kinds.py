@@ -7,7 +7,8 @@ anything that could be a secret: no environment, no arguments, and of labels onl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 TEXT_LIMIT = 128  # characters of one name: above the longest that systemd units and images have in practice
@@ -50,11 +51,11 @@ class Container:
     pid: int = 0
     state: str = ""  # running, paused or restarting
     started: str = ""  # RFC 3339
-    networks: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (network, addresses in it)
+    networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # network -> its addresses there
     host_network: bool = False
     ports: tuple[str, ...] = ()  # "80/tcp"
     published: tuple[str, ...] = ()  # "0.0.0.0:8080->80/tcp"
-    labels: tuple[tuple[str, str], ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def workload(self) -> str:
@@ -80,10 +81,12 @@ Kind = Node | Container | Process
 
 def record(of: Kind) -> dict[str, Any]:
     """The record that travels."""
-    values = {field.name: _value(getattr(of, field.name)) for field in fields(of)}
+    values = {each.name: _value(getattr(of, each.name)) for each in fields(of)}
     return {"kind": type(of).__name__.lower(), "workload": of.workload, **{name: value for name, value in values.items() if value}}
 
 
 def _value(value: Any) -> Any:
     """Tuples as the lists that msgpack gives back, so that a record equals itself after the journey."""
+    if isinstance(value, Mapping):
+        return {name: _value(each) for name, each in value.items()}
     return [_value(each) for each in value] if isinstance(value, tuple) else value

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from cluster.core.errors import SourceMalformed, SourceTimeout
+from cluster.core.records import format_address, pack_address
 
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-ADDRESSES_LIMIT = 4_096
+ADDRESSES_LIMIT = 128  # each is in the node's record, and the record stands under each
 TIMEOUT = 2.0  # s; the kernel answers at once
 SHARED = ("kube-ipvs0", "nodelocaldns")  # interfaces whose addresses every node of a Kubernetes cluster has: they name no machine
 
@@ -83,4 +84,4 @@ def _address(body: bytes) -> Iterator[tuple[int, int, str]]:
         at += (length + 3) & ~3
     packed = attributes.get(IFA_LOCAL, attributes.get(IFA_ADDRESS))  # point to point: IFA_ADDRESS is the other end
     if family in (socket.AF_INET, socket.AF_INET6) and packed is not None:
-        yield family, index, socket.inet_ntop(family, packed)
+        yield family, index, format_address(pack_address(socket.inet_ntop(family, packed)))
