@@ -1,0 +1,88 @@
+"""Where the store's file is, and what must be true of it before SQLite touches it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
+from cluster.core.errors import SettingsError, StoreUnusable
+from cluster.stores.faults import damaged
+from cluster.stores.schema import APPLICATION_ID, META, TABLES, VERSION
+
+MAGIC = b"SQLite format 3\0"
+DIRECTORY_MODE = 0o700
+FILE_MODE = 0o600
+
+
+def default_path(environment: Mapping[str, str]) -> Path:
+    """rayscope/rayscope.db in the XDG state directory (XDG Base Directory Specification 0.8). Raises SettingsError without a home."""
+    state = environment.get("XDG_STATE_HOME", "")
+    if Path(state).is_absolute():
+        return Path(state, "rayscope", "rayscope.db")
+    home = environment.get("HOME", "")
+    if not Path(home).is_absolute():
+        raise SettingsError("store.path: neither XDG_STATE_HOME nor HOME is set, so there is no default place; set store.path")
+    return Path(home, ".local", "state", "rayscope", "rayscope.db")
+
+
+def make_directory(path: Path) -> None:
+    """The directory of the store, for this user alone. Raises OSError."""
+    if not path.parent.is_dir():
+        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+
+
+def exists(path: Path) -> bool:
+    """Whether a store is there; False for nothing or an empty file. Raises StoreUnusable for what is not ours, OSError."""
+    if path.is_dir():
+        raise StoreUnusable(f"{path}: is a directory. store.path names the file.")
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        header = b""
+    if not header:
+        _refuse_leftovers(path)
+        return False
+    if not header.startswith(MAGIC):
+        raise damaged(path, "file is not a database")
+    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        raise StoreUnusable(f"{path}: a SQLite database of another program, not a store of rayscope. Choose another place: store.path.")
+    return True
+
+
+def _refuse_leftovers(path: Path) -> None:
+    """A write-ahead log without its database may hold what was stored last, and must not be played into a new one."""
+    for suffix in ("-wal", "-journal"):
+        left = path.with_name(path.name + suffix)
+        if left.exists() and left.stat().st_size:
+            raise StoreUnusable(f"{left}: left over from a store that is gone from {path}. Move it away, or put the store back beside it.")
+
+
+def create(path: Path, created_by: str) -> None:
+    """An empty store, there whole or not at all. The caller holds the writer's lock. Raises sqlite3.Error, OSError."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
+    try:
+        _write_tables(draft, created_by)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _write_tables(draft: Path, created_by: str) -> None:
+    database = sqlite3.connect(draft, isolation_level=None)
+    try:
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.executescript(f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; {TABLES} COMMIT")
+        database.executemany("INSERT INTO meta VALUES (?, ?)", [*META.items(), ("created_by", created_by)])
+    finally:
+        database.close()
