@@ -8,6 +8,9 @@ RayscopeError
 │   └── SourceMalformed    it answered something that is not its protocol (truncated, too large, not JSON)
 ├── WireError              a batch or an answer between the actors cannot be read
 ├── TracerError            the tracer cannot start or go on
+├── ActorError             an actor cannot be used
+│   ├── ActorUnavailable   it did not answer in time, or is being restarted: try again
+│   └── VersionMismatch    it runs other code than ours
 └── StoreError             the store cannot be opened or written
     ├── FencedError        a newer aggregator owns the store: this one must end
     ├── StoreBusy          another rayscope has it open
@@ -47,6 +50,18 @@ class WireError(RayscopeError):
 
 class TracerError(RayscopeError):
     """The tracer cannot start or go on."""
+
+
+class ActorError(RayscopeError):
+    """An actor cannot be used."""
+
+
+class ActorUnavailable(ActorError):
+    """An actor did not answer in time, or is being restarted; trying again may help."""
+
+
+class VersionMismatch(ActorError):
+    """An actor runs other code than ours."""
 
 
 class StoreError(RayscopeError):

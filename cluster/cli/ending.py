@@ -1,0 +1,44 @@
+"""When a command that runs on should end: at Ctrl-C, SIGTERM, or after a given time."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+
+class Ending:
+    """Asked to end by a signal, or by the clock after `seconds` (None: never by the clock). Made in the main thread.
+
+    `at_once` is called within the signal handler, to cut short what the command waits for. The handler only sets a flag and writes to a
+    pipe: a threading.Event could be locked by the very code that the signal interrupts.
+    """
+
+    def __init__(self, seconds: float | None = None, at_once: Callable[[], object] = lambda: None) -> None:
+        self.asked = False
+        self._end = float("inf") if seconds is None else time.monotonic() + seconds
+        self._at_once = at_once
+        self._reading, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def after(self, seconds: float | None) -> None:
+        """Let the clock count from now: a command may take a while to start."""
+        self._end = float("inf") if seconds is None else time.monotonic() + seconds
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until the end if that is sooner; True when it is time to end."""
+        left = min(seconds, self._end - time.monotonic())
+        if not self.asked and left > 0:
+            select.select([self._reading], [], [], None if left == float("inf") else left)
+        return self.asked or time.monotonic() >= self._end
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.asked = True
+        with suppress(BlockingIOError):
+            os.write(self._writing, b"\0")
+        self._at_once()

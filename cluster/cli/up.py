@@ -1,0 +1,95 @@
+"""`rayscope up`: the whole path on this machine, or on the Ray that the settings name, until it is told to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from cluster.cli.ending import Ending
+from cluster.cli.options import DURATION, SettingsLoader, json_option
+from cluster.cli.output import say
+from cluster.cli.tracer_process import TracerProcess, answers
+from configs import paths
+from configs.settings import Settings
+
+REFRESH = 2.0  # s between two looks at the aggregator
+
+
+def run(settings: Settings, seconds: float | None, as_json: bool) -> None:
+    """Start what is missing, show what comes, and take down what was started. Raises RayscopeError."""
+    ending = Ending()
+    node = settings.node.name or socket.gethostname()
+    runtime = paths.runtime_dir(os.environ)
+    store = paths.store_path(os.environ, settings)
+    tracer_socket = str(paths.tracer_socket(os.environ, settings))
+    say(f"starting on node {node}; store {store}")
+    with ExitStack() as stack:
+        start_tracer(tracer_socket, runtime, settings, stack)
+        start_actors(node, tracer_socket, store, runtime, settings, stack)
+        ending.after(seconds)
+        watch(ending, as_json)
+        say("ending: delivering and committing what is in flight")
+
+
+def start_tracer(path: str, runtime: Path, settings: Settings, stack: ExitStack) -> None:
+    """Our tracer, where nothing answers and the settings allow it."""
+    if answers(path):
+        say(f"reading the tracer that answers on {path}")
+    elif settings.tracer.start:
+        log = runtime / "tracer.log"
+        stack.enter_context(TracerProcess(path, log))
+        say(f"tracer started on {path} (log {log})")
+    else:
+        say(f"no tracer answers on {path} yet: waiting for one")
+
+
+def start_actors(node: str, tracer_socket: str, store: Path, runtime: Path, settings: Settings, stack: ExitStack) -> None:
+    """Ray, then our actors; both end with the stack where they are ours."""
+    say("joining Ray" if settings.ray.address else "starting Ray (about ten seconds)")
+    from actors import deploy, session
+
+    ray_session = session.start(node, settings.ray, runtime)
+    stack.callback(session.leave)
+    if ray_session.dashboard:
+        say(f"Ray dashboard {ray_session.dashboard} (token in {os.environ.get('RAY_AUTH_TOKEN_PATH', 'RAY_AUTH_TOKEN')})")
+    deploy.deploy(str(store), tracer_socket, settings)
+    stack.callback(deploy.take_down)
+    live = runtime / "up.json"
+    live.write_text(
+        json.dumps({"address": ray_session.address, "namespace": settings.ray.namespace, "pid": os.getpid(), "store": str(store)})
+    )
+    stack.callback(live.unlink, missing_ok=True)
+    say(f"store {store}; everything runs, Ctrl-C ends it")
+
+
+def watch(ending: Ending, as_json: bool) -> None:
+    """Show what the aggregator knows until it is time to end: a live table on a terminal, lines otherwise."""
+    from actors.calls import Peer
+    from actors.options import AGGREGATOR
+    from cluster.cli.live import Lines, LiveTable
+
+    view = LiveTable() if sys.stdout.isatty() and not as_json else Lines(as_json)
+    aggregator = Peer(AGGREGATOR)
+    with view:
+        over = False
+        while not over:
+            over = ending.wait(REFRESH)
+            try:
+                view.show(aggregator)
+            except RayscopeError as error:  # it is being restarted: said now, asked again at the next look
+                view.say(str(error))
+
+
+@click.command()
+@click.option("--for", "seconds", type=DURATION, help="End so long after everything runs, such as 30s or 5m; without it, at Ctrl-C.")
+@json_option
+@click.pass_obj
+def command(load: SettingsLoader, seconds: float | None, as_json: bool) -> None:
+    """Start rayscope here: the tracer, Ray and the actors; show this machine's traffic until Ctrl-C."""
+    run(load().settings, seconds, as_json)
