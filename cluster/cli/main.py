@@ -21,6 +21,8 @@ COMMANDS = {
     "config": "Show the settings in force and where each is from.",
     "completion": "Print what makes your shell complete rayscope's commands.",
     "tracer": "Serve this machine's connections on a unix socket.",
+    "record": "Save a tracer's raw replies in a file, to be replayed.",
+    "replay": "Serve a recording as a tracer would.",
 }
 
 

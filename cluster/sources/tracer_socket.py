@@ -137,7 +137,7 @@ def _no_http(stream: Stream) -> str:
 
 
 def check_document(body: bytes, path: str) -> None:
-    """Refuse, with what it is, a body that cannot be a tracer's JSON object; the inside is the decoder's to judge. Raises SourceMalformed."""
+    """Refuse, with what it is, a body that cannot be a tracer's JSON object; the inside is the decoder's. Raises SourceMalformed."""
     start = body.lstrip(b" \t\r\n")[:SHOWN] if body[:1].isspace() else body[:SHOWN]
     if not start:
         raise SourceMalformed(f"{path}: an empty reply; is this a tracer's socket?")
