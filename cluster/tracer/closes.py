@@ -1,0 +1,103 @@
+"""Closed connections, kept once for all clients until each of them has said that it has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cluster.core.errors import TracerError
+from cluster.tracer.rows import Keys, Rows, join, new_rows
+
+LOG_LIMIT = 200_000  # closed connections kept for clients that do not acknowledge
+REPLY_LIMIT = 100_000  # closed connections in one reply; the next one goes on
+CLIENTS_LIMIT = 16
+FORGET_SECONDS = 120.0  # a client that has not asked for so long is forgotten
+EVICT_SECONDS = 20.0  # one that has not asked for so long makes room for a new one
+
+
+@dataclass(slots=True)
+class Client:
+    """One client_id: what it has, and what it was told last."""
+
+    seen: float  # monotonic s
+    acked: int  # closes up to this id are safe with it
+    told: int  # closes up to this id were in a reply to it
+    lost: int = 0  # closes dropped before it had them
+    keys: Keys = field(default_factory=lambda: np.zeros(0, np.uint64))  # the open rows of its last reply, sorted
+    counters: Rows = field(default_factory=lambda: new_rows(0)[["sent", "received", "retransmits"]])
+
+
+class Closes:
+    """A log of closed rows, numbered from 1, and each client's place in it."""
+
+    def __init__(self, limit: int = LOG_LIMIT):
+        self.limit = limit
+        self.last = 0  # the newest close id
+        self.lost = 0  # closes that some client never got
+        self.clients: dict[str, Client] = {}
+        self._rows = new_rows(0)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def client(self, name: str, now: float) -> Client:
+        """The client of that name; a new one begins at the end of the log. Raises TracerError where there are too many."""
+        self.forget(now)
+        known = self.clients.get(name)
+        if known is None:
+            if len(self.clients) >= CLIENTS_LIMIT:
+                self._make_room(now)
+            known = self.clients[name] = Client(now, acked=self.last, told=self.last)
+        known.seen = now
+        return known
+
+    def add(self, rows: Rows) -> None:
+        """Number closed rows and keep them, where there is anyone to tell."""
+        rows["close_id"] = np.arange(self.last + 1, self.last + 1 + len(rows))
+        self.last += len(rows)
+        if self.clients and len(rows):
+            self._rows = join([self._rows, rows])
+        self._bound()
+
+    def acknowledge(self, client: Client, upto: int) -> None:
+        """The client has every close up to that id."""
+        client.acked = max(client.acked, min(upto, client.told))
+        self._trim()
+
+    def due(self, client: Client) -> Rows:
+        """The closes that the client does not have yet, the oldest first, as many as fit in a reply."""
+        rows = self._rows[np.searchsorted(self._rows["close_id"], client.acked, "right") :][:REPLY_LIMIT]
+        client.told = max(client.told, int(rows["close_id"][-1]) if len(rows) else 0)
+        return rows
+
+    def forget(self, now: float) -> None:
+        """Forget clients that have long not asked."""
+        for name in [name for name, client in self.clients.items() if now - client.seen > FORGET_SECONDS]:
+            del self.clients[name]
+        self._trim()
+
+    def _make_room(self, now: float) -> None:
+        name, oldest = min(self.clients.items(), key=lambda item: item[1].seen)
+        if now - oldest.seen < EVICT_SECONDS:
+            raise TracerError(f"{CLIENTS_LIMIT} clients are being served already; use one of their client_ids, or wait")
+        del self.clients[name]
+
+    def _bound(self) -> None:
+        over = len(self._rows) - self.limit
+        if over <= 0:
+            return
+        upto = int(self._rows["close_id"][over - 1])
+        for client in self.clients.values():
+            missed = max(upto - client.acked, 0)
+            client.lost += missed
+            self.lost += missed
+            client.acked = max(client.acked, upto)
+            client.told = max(client.told, upto)
+        self._trim()
+
+    def _trim(self) -> None:
+        upto = min((client.acked for client in self.clients.values()), default=self.last)
+        gone = int(np.searchsorted(self._rows["close_id"], upto, "right"))
+        if gone:
+            self._rows = self._rows[gone:].copy()

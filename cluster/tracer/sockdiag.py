@@ -1,0 +1,119 @@
+"""Socket diagnostics: what the kernel says of its sockets, as columns.
+
+Layouts: linux/inet_diag.h, linux/sock_diag.h, linux/tcp.h. A message is, after the netlink header: family, state, timer, retrans (u8
+each), the tuple (ports and addresses in network order, interface, cookie), expires, rqueue, wqueue, uid, inode (u32 each), then attributes.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.tracer.netlink import Chunk, Netlink
+from cluster.tracer.rows import TCP, UDP, Rows, new_rows
+
+SOCK_DIAG_BY_FAMILY = 20
+DESTROY_GROUPS = (1, 2, 3, 4)  # TCP and UDP over IPv4, TCP and UDP over IPv6
+
+INET_DIAG_INFO = 2
+INET_DIAG_PROTOCOL = 10
+INET_DIAG_CGROUP_ID = 21
+
+ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING = range(1, 12)
+AFTER_FIN = (CLOSE_WAIT, LAST_ACK, CLOSING)  # states that a connection reaches only by the peer's FIN
+TCP_STATES = sum(1 << state for state in (ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING))
+TIME_WAIT_STATES = 1 << TIME_WAIT | 1 << FIN_WAIT2
+UDP_STATES = 1 << ESTABLISHED | 1 << CLOSE  # connected, and not
+
+REQUEST = struct.Struct("=BBBBI48s")
+FAMILY, PORTS, SOURCE, DEST, COOKIE, RQUEUE, INODE, ATTRIBUTES = 4, 5, 6, 10, 15, 18, 21, 22  # words after the message's start
+# Words of struct tcp_info; the last is there from Linux 4.19 on.
+LAST_SENT, LAST_RECEIVED, LAST_ACK_RECEIVED, RETRANSMITS, BYTES_RECEIVED, BYTES_SENT, BYTES_RETRANSMITTED = 11, 13, 14, 25, 32, 50, 52
+INFO_WORDS = 54
+V4_MAPPED = np.uint32(0xFFFF0000)  # the third word of ::ffff:0:0/96 in memory order (little-endian)
+
+
+def dump(link: Netlink, family: int, protocol: int, states: int, now: int) -> Iterator[Rows]:
+    """The sockets of one family and protocol (TCP or UDP), a chunk of rows at a time. Raises OSError."""
+    number = socket.IPPROTO_TCP if protocol == TCP else socket.IPPROTO_UDP
+    extensions = 1 << (INET_DIAG_INFO - 1) if protocol == TCP else 0
+    request = REQUEST.pack(family, number, extensions, 0, states, bytes(40) + b"\xff" * 8)
+    for chunk in link.dump(SOCK_DIAG_BY_FAMILY, request):
+        rows = decode(chunk, now)
+        rows["protocol"] = protocol
+        yield rows
+
+
+def decode(chunk: Chunk, now: int) -> Rows:
+    """The rows of a chunk of socket messages, read at `now` (ns since boot). `received` is the kernel's count, a FIN included."""
+    words = chunk.words
+    at = chunk.starts[(words[chunk.starts + 1] & 0xFFFF) == SOCK_DIAG_BY_FAMILY]
+    rows = new_rows(len(at))
+    first, ports = words[at + FAMILY], words[at + PORTS]
+    rows["tcp_state"] = first >> 8
+    rows["sport"] = (ports & 0xFFFF).astype(np.uint16).byteswap()
+    rows["dport"] = (ports >> 16).astype(np.uint16).byteswap()
+    rows["cookie"] = long(words, at + COOKIE)
+    rows["rqueue"] = words[at + RQUEUE]
+    rows["inode"] = words[at + INODE]
+    v4 = (first & 0xFF) == socket.AF_INET
+    addresses(words, at + SOURCE, v4, rows["source"])
+    addresses(words, at + DEST, v4, rows["dest"])
+    rows["family"] = rows["source"][:, 2] != V4_MAPPED
+    rows["family"] |= rows["source"][:, :2].any(axis=1)
+    decode_attributes(words, at, rows, now)
+    return rows
+
+
+def addresses(words: NDArray[np.uint32], at: NDArray[np.int64], v4: NDArray[np.bool_], into: NDArray[np.uint32]) -> None:
+    """Write the addresses at `at` as 16 bytes, IPv4 as v4-mapped, into (n, 4)."""
+    first = words[at]
+    into[:, 0] = np.where(v4, 0, first)
+    into[:, 1] = np.where(v4, 0, words[at + 1])
+    into[:, 2] = np.where(v4, V4_MAPPED, words[at + 2])
+    into[:, 3] = np.where(v4, first, words[at + 3])
+
+
+def decode_attributes(words: NDArray[np.uint32], at: NDArray[np.int64], rows: Rows, now: int) -> None:
+    """Walk the attributes of all messages at once: one step for the first of each, one for the second, and so on."""
+    end = at + ((words[at] + 3) >> 2)
+    place, which = at + ATTRIBUTES, np.arange(len(at))
+    rows["updated"] = now
+    while True:
+        more = place < end
+        if not more.all():
+            place, which, end = place[more], which[more], end[more]
+        if not len(which):
+            return
+        header = words[place]
+        kind, length = header >> 16 & 0x3FFF, header & 0xFFFF
+        take_info(words, rows, place + 1, which, (kind == INET_DIAG_INFO) & (length >= 4 + 4 * INFO_WORDS), now)
+        mask = (kind == INET_DIAG_CGROUP_ID) & (length >= 12)
+        rows["cgroup_id"][which[mask]] = long(words, place[mask] + 1)
+        mask = (kind == INET_DIAG_PROTOCOL) & (length >= 5)
+        rows["protocol"][which[mask]] = np.where(words[place[mask] + 1] & 0xFF == socket.IPPROTO_TCP, TCP, UDP)
+        place = place + np.maximum((length + 3) >> 2, 1)
+
+
+def take_info(
+    words: NDArray[np.uint32], rows: Rows, place: NDArray[np.int64], which: NDArray[np.int64], mask: NDArray[np.bool_], now: int
+) -> None:
+    """Take the counters out of struct tcp_info. Payload sent is what was sent less what was sent again."""
+    if not mask.any():
+        return
+    place, which = place[mask], which[mask]
+    rows["sent"][which] = long(words, place + BYTES_SENT) - long(words, place + BYTES_RETRANSMITTED)
+    rows["received"][which] = long(words, place + BYTES_RECEIVED)
+    rows["retransmits"][which] = words[place + RETRANSMITS]
+    rows["bytes_known"][which] = True
+    ago = np.minimum(np.minimum(words[place + LAST_SENT], words[place + LAST_RECEIVED]), words[place + LAST_ACK_RECEIVED])
+    rows["updated"][which] = now - np.minimum(ago.astype(np.int64) * 1_000_000, now)
+
+
+def long(words: NDArray[np.uint32], at: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The 64-bit values at `at`, which are aligned to four bytes only."""
+    return words[at].astype(np.uint64) | words[at + 1].astype(np.uint64) << np.uint64(32)
