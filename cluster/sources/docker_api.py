@@ -21,6 +21,7 @@ from cluster.core.records import format_address, pack_address
 ID = re.compile(r"[0-9a-f]{64}")
 NETWORKS_LIMIT = 16  # of one container
 PORTS_LIMIT = 64
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last: brackets in brackets, thousands deep
 
 
 class Port(msgspec.Struct):
@@ -117,7 +118,7 @@ def decode_list(body: bytes, limit: int) -> tuple[list[Listed], int, int]:
     """(containers, how many were refused, how many beyond `limit` were not looked at). Raises SourceMalformed where it is no list."""
     try:
         each = _array.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise SourceMalformed(f"/containers/json: not a JSON list: {error}") from error
     good = [container for raw in each[:limit] if (container := _decode_one(raw))]
     return good, len(each[:limit]) - len(good), len(each) - len(each[:limit])
@@ -126,7 +127,7 @@ def decode_list(body: bytes, limit: int) -> tuple[list[Listed], int, int]:
 def _decode_one(raw: msgspec.Raw) -> Listed | None:
     try:
         container = _listed.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return container if ID.fullmatch(container.id) else None
 
@@ -135,7 +136,7 @@ def decode_inspected(body: bytes) -> State:
     """Pid and start of one container. Raises SourceMalformed."""
     try:
         return _inspected.decode(body).state
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise SourceMalformed(f"/containers/ID/json: {error}") from error
 
 
@@ -143,7 +144,7 @@ def decode_version(body: bytes) -> str:
     """Docker's version for people. Raises SourceMalformed."""
     try:
         found = _version.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise SourceMalformed(f"/version: {error}") from error
     return f"{plain(found.version)} (API {plain(found.api)})"
 
@@ -187,12 +188,13 @@ def _address(text: str) -> str:
 
 
 def _published(listed: Listed) -> tuple[str, ...]:
-    found = {
-        (port.private, f"{plain(port.address or '', 45)}:{port.public}->{port.private}/{plain(port.protocol, 8)}")
-        for port in listed.ports or ()
-        if port.public
-    }
-    return tuple(text for _, text in sorted(found))[:PORTS_LIMIT]
+    found = sorted({(port.private, _where(port)) for port in listed.ports or () if port.public})
+    return tuple(text for _, text in found)[:PORTS_LIMIT]
+
+
+def _where(port: Port) -> str:
+    address = plain(port.address or "", 45)
+    return f"{f'[{address}]' if ':' in address else address}:{port.public}->{port.private}/{plain(port.protocol, 8)}"
 
 
 def _labels(labels: Labels) -> dict[str, str]:
