@@ -1,0 +1,238 @@
+"""What one node's collector knows and says: replies of a tracer in, parts of a stream out. Pure: no clock, no random, no I/O.
+
+A reply is decoded, matched with the rows that are held, and what changed becomes one sequence, kept until the aggregator's store has
+it. Only then are closed rows forgotten, their slots used again and the reply acknowledged to the tracer. So whoever dies, whatever a live
+tracer held is said again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.core import attribution, diff, parts
+from cluster.core.addresses import Addresses
+from cluster.core.decode import Reply, decode
+from cluster.core.folding import fold
+from cluster.core.listeners import Listeners
+from cluster.core.metadata_diff import MetadataDiff
+from cluster.core.node_status import NodeStatus
+from cluster.core.outbox import Outbox
+from cluster.core.records import Flag
+from cluster.core.said import NOTHING, Said
+from cluster.core.slots import ENDED, FREE, Indices, Slots
+from cluster.core.wire import Answer, Final, Part, pack_part
+
+Columns = dict[str, NDArray[Any]]
+STREAMS = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorLimits:
+    """What one collector may hold."""
+
+    rows: int = 200_000  # beyond it connections that are closed when first seen are folded
+    kept_bytes: int = 32_000_000  # packed and not durable; beyond it the tracer is not asked
+    absent_after: float = 120.0  # s that a row may be missing where the tracer does not tell closes
+    zero_is: str = "new"  # numbering of `direction` where a reply does not show it
+
+
+class Collector:
+    """One node's stream. `stream` is a random number below 2**63, new for each collector's life.
+
+    The caller says hello(node, `stream`) while `greeted` is False and hands its "ok" to `greet`, every other answer to `on_answer`. It
+    polls while `wants_poll()`, and sends `next_part()` with one call outstanding. It ends when `superseded`.
+    """
+
+    def __init__(self, node: str, stream: int, limits: CollectorLimits | None = None) -> None:
+        self.node = node
+        self.stream = stream
+        self.limits = limits or CollectorLimits()
+        self.greeted = False
+        self.superseded = False
+        self.incarnation = 0
+        self._aggregator = 0
+        self._applied = ("", 0)  # closes that the aggregate had before this collector began
+        self._instance: str | None = None  # the tracer's, at the last good poll
+        self._instances = 0
+        self._close_id = 0  # the last close of it that is in the stream
+        self._reply_id: str | None = None
+        self._ack: tuple[str, str] | None = None  # instance, reply_id
+        self._at = 0.0
+        self._addresses = Addresses()
+        self._slots = Slots()
+        self._texts = attribution.Texts()
+        self._metadata = MetadataDiff()
+        self._status = NodeStatus()
+        self._outbox = Outbox()
+
+    # What the aggregator answers
+
+    def greet(self, answer: Answer) -> None:
+        """The answer "ok" to hello."""
+        if answer.aggregator < self._aggregator:
+            return
+        self._aggregator = answer.aggregator
+        self.incarnation = answer.incarnation
+        self.greeted = True
+        if self._instance is None:
+            self._applied = answer.closed_through
+        if not self._outbox.go_to(answer.expect):
+            self._begin_stream()
+
+    def on_answer(self, answer: Answer) -> None:
+        """The answer to the part that `next_part` gave; one of an older aggregator is dropped."""
+        if answer.aggregator < self._aggregator:
+            return
+        self._aggregator = answer.aggregator
+        match answer.verdict:
+            case "superseded":
+                self.superseded = True
+            case "hello":
+                self.greeted = False
+            case "refused":
+                self._status.count("refused_parts")
+                self._status.note(f"the aggregator refused sequence {self._outbox.place}: {answer.reason}")
+                self._outbox.restart()
+            case "ok" | "expect" if answer.stream == self.stream:
+                self._advance(answer)
+
+    def _advance(self, answer: Answer) -> None:
+        if answer.verdict == "ok":
+            self._outbox.accepted(answer.applied)
+        elif not self._outbox.go_to(answer.expect):
+            self._begin_stream()
+            return
+        for queued in self._outbox.durable(answer.durable):
+            self._slots.free(queued.closed)
+            if queued.reply_id is not None:
+                self._ack = (queued.instance, queued.reply_id)
+
+    def next_part(self) -> bytes | None:
+        """The part to send now, the same until it is answered; None when all is said, or hello has to be said first."""
+        current = self._outbox.current() if self.greeted and not self.superseded else None
+        if current is None:
+            return None
+        sequence, part, last, body = current
+        return pack_part(Part(self.node, self.incarnation, self.stream, sequence, part, last), body)
+
+    # What the tracer and the other sources say
+
+    def wants_poll(self) -> bool:
+        """Whether to ask the tracer now. False before the first hello is answered, and under back-pressure, where each call counts as one
+        skipped poll: what is read later is cumulative."""
+        if self.superseded or self.incarnation == 0:
+            return False
+        if self._outbox.kept_bytes > self.limits.kept_bytes:
+            self._status.count("backpressure")
+            return False
+        return True
+
+    def ack(self) -> str | None:
+        """The reply_id up to which the tracer may forget closed rows."""
+        return self._ack[1] if self._ack is not None and self._ack[0] == self._instance else None
+
+    def on_missed(self, reason: str, at: float) -> None:
+        """A poll that failed. Says so every few seconds, once the first good poll has been said."""
+        self._at = at
+        self._status.missed(reason, at)
+        if self._instance is not None and self._status.due(at):
+            self._queue(NOTHING)
+
+    def on_metadata(self, source: str, records: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
+        """All that a source knows now; what changed goes into the next sequence."""
+        self._status.count("metadata_refused", self._metadata.update(source, records))
+
+    def on_reply(self, body: bytes, peer: str, at: float, workload_of: Callable[[int], str]) -> None:
+        """A tracer's reply, received at `at` (s since 1970). Raises SourceMalformed, and then nothing has changed."""
+        reply = decode(body, self._addresses, self.limits.zero_is)
+        first = self._instance is None
+        another = self._note_instance(peer if reply.instance is None else reply.instance)
+        self._at, self._reply_id = at, reply.reply_id
+        self._status.polled(reply, at, another=another and not first)
+        said = self._apply(reply, at, workload_of, dump=another and not first)
+        self._status.rows(len(self._slots), attribution.unattributed(self._slots))
+        if said or first or self._metadata.pending or self._status.due(at):
+            self._queue(said)
+
+    def status(self) -> dict[str, Any]:
+        """Counters and the uncovered intervals, as they travel in `Final.status`."""
+        return {**self._status.as_map(), "kept_bytes": self._outbox.kept_bytes, "sequences": self._outbox.next_number}
+
+    def _note_instance(self, instance: str) -> bool:
+        """Whether another tracer answers than at the last good poll; its close ids are then others, too."""
+        if instance == self._instance:
+            return False
+        began = self._instance is None
+        self._close_id = self._applied[1] if began and self._applied[0] == instance else 0
+        self._instance, self._instances = instance, self._instances + 1
+        return True
+
+    def _apply(self, reply: Reply, at: float, workload_of: Callable[[int], str], *, dump: bool) -> Said:
+        """Bring the slots up to date; `dump`: the first reply of another instance, which lacks whatever ended meanwhile."""
+        slots = self._slots
+        matched = diff.match(self._unsaid(reply.columns), slots)
+        self._status.count("duplicates", matched.duplicates)
+        self._status.count("late", matched.late)
+        known = matched.slots >= 0
+        seen, at_slots = diff.select(matched.rows, known), matched.slots[known]
+        repidded = attribution.late_pids(slots, seen, at_slots)
+        changed = diff.update(slots, seen, at_slots, self._instances)
+        listeners = Listeners(reply.listeners, self._addresses)
+        fresh = diff.select(matched.rows, ~known)
+        attribution.local_end(fresh, listeners, self._texts, workload_of)
+        opened, moved, ended = self._open(fresh, [key for key, old in zip(matched.keys, known.tolist(), strict=True) if not old])
+        ended = np.concatenate([at_slots[(seen["flags"] & Flag.CLOSED) != 0], ended])
+        touched = np.concatenate([at_slots, opened])
+        if dump or not reply.tells_closes:
+            limit = 0.0 if reply.tells_closes else self.limits.absent_after
+            ended = np.concatenate([ended, diff.absent(slots, touched, at, limit)])
+        learned = attribution.resolve(slots, opened, listeners, self._texts, workload_of, len(self._addresses.numbers))
+        diff.end(slots, ended)
+        learned = np.setdiff1d(np.concatenate([repidded, learned]), opened)
+        return Said(opened, np.concatenate([changed, moved]), learned, ended)
+
+    def _unsaid(self, rows: Columns) -> Columns:
+        """Without the closes that are in the stream already; a tracer repeats them until they are acknowledged."""
+        said = (rows["close_id"] <= self._close_id) & ((rows["flags"] & Flag.CLOSED) != 0)
+        self._close_id = max(self._close_id, int(rows["close_id"].max(initial=0)))
+        return diff.select(rows, ~said) if said.any() else rows
+
+    def _open(self, rows: Columns, keys: list[bytes]) -> tuple[Indices, Indices, Indices]:
+        """Slots for new rows; beyond the limit those that are closed already are folded. Returns opened, moved and ended slots."""
+        rows["instance"] = np.full(len(keys), self._instances, np.uint32)
+        closed = (rows["flags"] & Flag.CLOSED) != 0
+        room = max(0, self.limits.rows - len(self._slots) - int((~closed).sum()))
+        excess = closed & (np.cumsum(closed) > room)
+        rows["flags"] = rows["flags"] & ~np.uint8(Flag.CLOSED)
+        kept = diff.select(rows, ~excess) if excess.any() else rows
+        opened = self._slots.add(kept, [key for key, gone in zip(keys, excess.tolist(), strict=True) if not gone])
+        ended = opened[closed[~excess]]
+        if not excess.any():
+            return opened, diff.NONE, ended
+        self._status.count("folded", int(excess.sum()))
+        folds, moved = fold(self._slots, diff.select(rows, excess), self.limits.rows, self._addresses.number_of(bytes(16)))
+        return np.concatenate([opened, folds]), moved, ended
+
+    def _queue(self, said: Said) -> None:
+        self._status.said(self._at)
+        final = Final(self._at, self.status(), (self._instance or "", self._close_id))
+        sections = said.sections(self._slots)
+        content = parts.Content(sections, self._metadata.take(), final, self._addresses.packed, self._texts.listed)
+        self._outbox.add(parts.bodies(content), said.closed, self._reply_id, self._instance or "")
+
+    def _begin_stream(self) -> None:
+        """Say everything again under a new number: the aggregator asks for what is durable no more, so its store is an older one."""
+        self.stream = (self.stream + 1) % STREAMS
+        self.greeted = False
+        self._outbox = Outbox()
+        self._status.count("streams_begun")
+        self._status.note("the aggregator's store is older than what this collector kept: all rows are said again in a new stream")
+        if self._instance is not None:
+            self._metadata.again()
+            held = np.flatnonzero(self._slots["state"] != FREE)
+            self._queue(Said(held, diff.NONE, diff.NONE, np.flatnonzero(self._slots["state"] == ENDED)))

@@ -1,0 +1,124 @@
+"""One reply against the rows that are held: what is new, what moved, what ended. Vectorised; the only writer of counters in the slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.core.records import Flag
+from cluster.core.slots import ENDED, OPEN, Indices, Slots, identities
+
+Columns = dict[str, NDArray[Any]]
+COUNTERS = ("sent", "recv", "retransmits")
+NONE: Indices = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """The rows of a reply, one per identity, and the slot of each (-1: new)."""
+
+    rows: Columns
+    keys: list[bytes]
+    slots: Indices
+    duplicates: int
+    late: int  # sightings of a socket that had been closed already: ignored
+
+
+def select(rows: Columns, which: NDArray[Any]) -> Columns:
+    """These rows of every column; `which` is a mask or indices."""
+    return {name: column[which] for name, column in rows.items()}
+
+
+def match(rows: Columns, slots: Slots) -> Matched:
+    """Find each row's slot. Of two rows with one identity the one with more bytes counts (for a reuse within one poll the next
+    poll then shows a decrease, so nothing is lost); a close of either counts for a row with a cookie."""
+    keys = identities(rows)
+    count = len(keys)
+    if len(dict.fromkeys(keys)) < count:
+        rows = select(rows, _best(rows, keys))
+        keys = identities(rows)
+    duplicates = count - len(keys)
+    found = slots.find(keys, len(keys))
+    ended = np.flatnonzero((found >= 0) & (slots.columns["state"][found] == ENDED))
+    if not len(ended):
+        return Matched(rows, keys, found, duplicates, 0)
+    found[ended] = -1  # without a cookie, a closed connection's tuple may live again, as a new row
+    late = ended[rows["cookie"][ended] != 0]
+    keep = np.ones(len(keys), np.bool_)
+    keep[late] = False
+    return Matched(
+        select(rows, keep), [key for key, kept in zip(keys, keep.tolist(), strict=True) if kept], found[keep], duplicates, len(late)
+    )
+
+
+def _best(rows: Columns, keys: list[bytes]) -> Indices:
+    closed = rows["flags"] & Flag.CLOSED
+    best: dict[bytes, int] = {}
+    for index, (key, weight, end) in enumerate(zip(keys, _weights(rows), closed.tolist(), strict=True)):
+        kept = best.setdefault(key, index)
+        if (end, weight) > (int(closed[kept]), _weights_at(rows, kept)):
+            best[key] = index
+    return np.array(sorted(best.values()), np.int64)
+
+
+def _weights(rows: Columns) -> list[int]:
+    return [sent + recv for sent, recv in zip(rows["sent"].tolist(), rows["recv"].tolist(), strict=True)]
+
+
+def _weights_at(rows: Columns, index: int) -> int:
+    return int(rows["sent"][index]) + int(rows["recv"][index])
+
+
+def update(slots: Slots, rows: Columns, at: Indices, instance: int) -> Indices:
+    """Write the rows into the slots that hold them already; returns the slots whose counters or generation moved.
+
+    A decrease of any counter, or for a row without a cookie another tracer instance, begins a new generation. One exception: a
+    received count that was marked inexact may come back one lower, which corrects it.
+    """
+    columns = slots.columns
+    old = {name: columns[name][at] for name in COUNTERS}
+    fell = np.zeros(len(at), np.bool_)
+    moved = np.zeros(len(at), np.bool_)
+    for name in COUNTERS:
+        fell |= rows[name] < old[name]
+        moved |= rows[name] != old[name]
+    if fell.any():
+        fell &= ~_corrected(rows, old, columns["flags"][at])
+    if len(at):
+        fell |= (rows["cookie"] == 0) & (columns["instance"][at] != instance)
+    columns["generation"][at] += fell
+    columns["instance"][at] = instance
+    columns["absent_since"][at] = np.nan
+    for name in (*COUNTERS, "last_update", "direction"):
+        columns[name][at] = rows[name]
+    columns["flags"][at] = rows["flags"] & ~np.uint8(Flag.CLOSED)
+    changed: Indices = at[moved | fell]
+    return changed
+
+
+def _corrected(rows: Columns, old: Columns, flags: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    one_less = (rows["recv"] < old["recv"]) & (old["recv"] - rows["recv"] == 1) & ((flags & Flag.RECV_INEXACT) != 0)
+    result: NDArray[np.bool_] = (
+        one_less & (rows["cookie"] != 0) & (rows["sent"] >= old["sent"]) & (rows["retransmits"] >= old["retransmits"])
+    )
+    return result
+
+
+def absent(slots: Slots, touched: Indices, at: float, limit: float) -> Indices:
+    """Open rows that this reply lacks, and that have been lacking for `limit` s of replies; notes since when. `limit` 0: all at once."""
+    missing = slots["state"] == OPEN
+    missing &= (slots["flags"] & Flag.FOLDED) == 0
+    missing[touched] = False
+    gone: Indices = np.flatnonzero(missing)
+    since = slots.columns["absent_since"]
+    since[gone] = np.where(np.isnan(since[gone]), at, since[gone])
+    result: Indices = gone[at - since[gone] >= limit]
+    return result
+
+
+def end(slots: Slots, which: Indices) -> None:
+    """Mark rows as closed; they keep their slots until the store has the close."""
+    slots.columns["state"][which] = ENDED

@@ -1,0 +1,67 @@
+"""Closed connections beyond the limit, summed: bytes stay exact, the ephemeral ports and the pids are lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.core.records import Flag, Role
+from cluster.core.slots import Indices, Slots, identities
+
+Columns = dict[str, NDArray[Any]]
+CROWDED = 2  # times the limit of rows: beyond, even fold rows are too many, and what is new goes to one per protocol
+
+
+def fold(slots: Slots, rows: Columns, limit: int, nowhere: int) -> tuple[Indices, Indices]:
+    """Add closed rows that hold no slot to their fold rows; returns the fold rows that are new and those that moved.
+
+    `nowhere` is the number of the address `::`, both ends of a last fold row.
+    """
+    keyed = _keyed(rows)
+    keys = identities(keyed)
+    if len(slots) > CROWDED * limit:
+        lost = slots.find(keys, len(keys)) < 0
+        for name, nothing in (
+            ("net_ns", 0),
+            ("source", nowhere),
+            ("dest", nowhere),
+            ("sport", 0),
+            ("dport", 0),
+            ("local", 0),
+            ("role", Role.UNKNOWN),
+        ):
+            keyed[name] = np.where(lost, keyed[name].dtype.type(nothing), keyed[name])
+        keys = identities(keyed)
+    new = [index for key, index in {key: index for index, key in reversed(list(enumerate(keys)))}.items() if key not in slots.index]
+    zero = {name: np.zeros(len(new), np.uint64) for name in ("sent", "recv", "retransmits", "last_update")}
+    opened = slots.add({**{name: column[new] for name, column in keyed.items()}, **zero}, [keys[index] for index in new])
+    at = slots.find(keys, len(keys))
+    _add(slots, keyed, at)
+    return opened, np.setdiff1d(at, opened)
+
+
+def _keyed(rows: Columns) -> Columns:
+    serves = rows["role"] == Role.SERVER
+    zero = np.zeros_like(rows["pid"])
+    return {
+        **rows,
+        "cookie": zero.astype(np.uint64),
+        "pid": zero,
+        "sport": np.where(serves, rows["sport"], np.uint16(0)),
+        "dport": np.where(serves, np.uint16(0), rows["dport"]),
+        "flags": np.full(len(zero), Flag.FOLDED, np.uint8),
+    }
+
+
+def _add(slots: Slots, rows: Columns, at: Indices) -> None:
+    columns = slots.columns
+    for name in ("sent", "recv"):
+        np.add.at(columns[name], at, rows[name])
+    retransmits = columns["retransmits"].astype(np.uint64)
+    np.add.at(retransmits, at, rows["retransmits"].astype(np.uint64))
+    columns["retransmits"] = np.minimum(retransmits, 0xFFFF_FFFF).astype(np.uint32)
+    np.maximum.at(columns["last_update"], at, rows["last_update"])
+    for name in ("local", "role"):  # a fold row says only what is true of all that it sums
+        columns[name][at[columns[name][at] != rows[name]]] = 0
