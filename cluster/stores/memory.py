@@ -51,7 +51,9 @@ class MemoryStore:
         if contents.holder is not self:
             raise StoreError("memory: the store is not open")
         if commit.fence != contents.fence:
-            raise FencedError(f"memory: commit of aggregator {commit.fence} refused: the store belongs to aggregator {contents.fence}")
+            raise FencedError(
+                f"memory: commit {commit.number} of aggregator {commit.fence} refused: the store belongs to aggregator {contents.fence}"
+            )
         if contents.committed[0] == commit.fence and commit.number <= contents.committed[1]:
             return
         rows, changes = _records(commit.rows), _changes(commit.changed)

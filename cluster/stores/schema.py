@@ -64,6 +64,7 @@ CREATE TABLE transactions (
 );
 CREATE INDEX departed ON transactions (last_seen) WHERE slot IS NULL AND flags & 1 AND uid > 0;
 CREATE INDEX folds ON transactions (node, source, dest, sport, dport) WHERE uid < 0;
+CREATE INDEX old_folds ON transactions (last_seen) WHERE uid < 0 AND dest NOT IN ('0.0.0.0', '::');
 
 CREATE TABLE metadata (
     address TEXT PRIMARY KEY,

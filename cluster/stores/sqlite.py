@@ -18,6 +18,7 @@ from cluster.core.checkpoint import Checkpoint, Commit
 from cluster.core.errors import FencedError, StoreError, StoreUnusable
 from cluster.stores import place
 from cluster.stores.faults import damaged, told
+from cluster.stores.folding import BATCH, Limits, retain
 from cluster.stores.lock import WriterLock
 from cluster.stores.schema import OLDEST_SQLITE, VERSION
 from cluster.stores.tables import EVERY, LIVE, read, read_meta, write, write_meta
@@ -25,6 +26,7 @@ from cluster.stores.tables import EVERY, LIVE, read, read_meta, write, write_met
 RETENTION = 604_800.0  # s
 SIZE_LIMIT = 2_000_000_000  # bytes
 BUSY_TIMEOUT = 5.0  # s that a lock of another program, such as a sqlite3 shell, is waited for
+CHECKED_SIZE = 256_000_000  # bytes: a file up to this is checked whole when it is opened, about a second
 PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",
@@ -38,8 +40,7 @@ class SqliteStore:
 
     def __init__(self, path: str | Path, retention: float = RETENTION, size_limit: int = SIZE_LIMIT) -> None:
         self.path = Path(path).absolute()
-        self._retention = retention
-        self._size_limit = size_limit
+        self._limits = Limits(retention, size_limit)
         self._lock = WriterLock(self.path)
         self._database: sqlite3.Connection | None = None
         self._calls = threading.Lock()
@@ -94,12 +95,15 @@ class SqliteStore:
             return
         write(database, commit)
         highest = int(commit.rows.columns["uid"].max()) if len(commit.rows) else 0
+        folded, next_fold = retain(database, self._limits, commit.at, BATCH + 2 * len(commit.rows), meta["next_fold"])
         write_meta(
             database,
             committed_fence=commit.fence,
             committed_number=commit.number,
             committed_at=commit.at,
             next_uid=max(meta["next_uid"], highest + 1),
+            next_fold=next_fold,
+            folded=meta["folded"] + folded,
         )
 
 
@@ -166,7 +170,9 @@ def _check_version(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_pages(database: sqlite3.Connection, path: Path) -> None:
-    """Look for damage before anything is written to it."""
+    """Look for damage before anything is written. In a large file this would take long: there damage shows where it is met."""
+    if path.stat().st_size > CHECKED_SIZE:
+        return
     problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
         raise damaged(path, problem)
