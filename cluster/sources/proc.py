@@ -120,11 +120,16 @@ def read_bytes(proc: str, pid: int, name: str) -> bytes | None:
 
 
 def read_stat(proc: str, pid: int) -> Stat | None:
-    """Name and start time of a process (proc_pid_stat(5), fields 2 and 22); None where there is none."""
+    """Name and start time of a process (proc_pid_stat(5), fields 2, 3, 20 and 22); None where there is none.
+
+    A zombie is none: it owns nothing any more, unless only its first thread has ended.
+    """
     raw = read_bytes(proc, pid, "stat") or b""
     opening, closing = raw.find(b"("), raw.rfind(b")")  # the name itself may hold any byte, brackets too
     rest = raw[closing + 1 :].split()
     if not 0 <= opening < closing or len(rest) < 20 or not rest[19].isdigit():
+        return None
+    if rest[0] in (b"Z", b"X") and rest[17] in (b"0", b"1"):
         return None
     return Stat(plain(raw[opening + 1 : closing].decode("utf-8", "replace")) or "_", int(rest[19]))
 

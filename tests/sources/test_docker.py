@@ -88,6 +88,19 @@ def test_host_network_containers_share_the_nodes_address_by_uid(dockerd: Dockerd
     assert all(record["host_network"] for record in records.values())
 
 
+def test_a_container_in_several_networks_stands_under_each_address(dockerd: Dockerd) -> None:
+    dockerd.command("network", "create", "--ipv6", "--subnet", "10.98.0.0/24", "--subnet", "fd99:0:0::/64", "dual")
+    try:
+        identity = dockerd.run("web", "--network", "private", "--ip", "10.99.0.5")
+        dockerd.command("network", "connect", "--ip", "10.98.0.5", "--ip6", "fd99::5", "dual", "web")
+        records = source(dockerd).read()
+        assert set(records) == {("10.99.0.5", identity), ("10.98.0.5", identity), ("fd99::5", identity)}
+        assert records["fd99::5", identity]["networks"] == {"dual": ["10.98.0.5", "fd99::5"], "private": ["10.99.0.5"]}
+    finally:
+        dockerd.remove_all()
+        dockerd.command("network", "rm", "dual")
+
+
 def test_a_shared_network_is_the_owners(dockerd: Dockerd) -> None:
     owner = dockerd.run("web", "--network", "private", "--ip", "10.99.0.5")
     side = dockerd.run("side", "--network", "container:web")

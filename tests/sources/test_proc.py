@@ -82,6 +82,23 @@ def test_an_ended_process_is_no_workload(listener: subprocess.Popen[str]) -> Non
     assert processes.alive() == []
 
 
+def test_a_process_that_nobody_has_waited_for_has_ended_too(listener: subprocess.Popen[str]) -> None:
+    processes = Processes()
+    assert processes.workload_of(listener.pid)
+    listener.kill()
+    os.waitid(os.P_PID, listener.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in /proc
+    assert Path(f"/proc/{listener.pid}/stat").exists()
+    assert processes.workload_of(listener.pid) == ""
+
+
+def test_a_process_lives_on_without_its_first_thread(proc: FakeProc) -> None:
+    proc.add(7)
+    stat = (proc.root / "7/stat").read_bytes().split()
+    stat[2], stat[19] = b"Z", b"3"
+    (proc.root / "7/stat").write_bytes(b" ".join(stat))
+    assert Processes(proc.root).workload_of(7) == "process/curl"
+
+
 @pytest.mark.parametrize("pid", [0, -1, 2**22 + 1, 2**63])
 def test_a_pid_that_cannot_be_is_no_workload(pid: int) -> None:
     assert Processes().workload_of(pid) == ""
@@ -109,6 +126,29 @@ def test_only_what_was_asked_for_is_recorded_and_reads_are_equal(listener: subpr
     assert {address for address, _ in first} == {"192.0.2.7"}
     assert source.read() == first
     assert json.loads(json.dumps(list(first.values()))) == list(first.values())
+
+
+@pytest.fixture
+def unit() -> Iterator[Path]:
+    """A cgroup of the kernel's, named as systemd names those of its services."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    roots = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
+    if os.geteuid() or not roots:
+        pytest.skip("making a cgroup needs root and cgroup version 2")
+    folder = roots[0] / f"rayscope-test-{os.getpid()}.service"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"cgroups cannot be made here: {error}")
+    yield folder
+    folder.rmdir()
+
+
+def test_a_real_process_in_a_units_cgroup_is_that_units(unit: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        (unit / "cgroup.procs").write_text(str(process.pid))
+        assert Processes().workload_of(process.pid) == f"unit/{unit.name}"
+        process.kill()
 
 
 def test_container_then_unit_then_command(proc: FakeProc) -> None:
