@@ -15,6 +15,7 @@ from cluster.cli.ending import Ending
 from cluster.cli.options import DURATION, SettingsLoader, json_option
 from cluster.cli.output import say
 from cluster.cli.tracer_process import TracerProcess, answers
+from cluster.core.errors import RayscopeError
 from configs import paths
 from configs.settings import Settings
 
