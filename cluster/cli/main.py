@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 rayscope refused, or a check failed; 2 wrong usage or sett
 from __future__ import annotations
 
 import difflib
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cluster.core.errors import RayscopeError, SettingsError
 COMMANDS = {
     "config": "Show the settings in force and where each is from.",
     "completion": "Print what makes your shell complete rayscope's commands.",
+    "doctor": "Say what this machine offers and lacks, each lack with its remedy.",
     "tracer": "Serve this machine's connections on a unix socket.",
     "record": "Save a tracer's raw replies in a file, to be replayed.",
     "replay": "Serve a recording as a tracer would.",
@@ -33,7 +35,7 @@ class Lazy(click.Group):
         """Run the subcommand. What rayscope refuses is a message, never a traceback, unless --debug asks for it."""
         try:
             result = click.Group.invoke(self, ctx)
-            click.get_text_stream("stdout").flush()
+            sys.stdout.flush()
         except RayscopeError as error:
             if ctx.params.get("debug"):
                 raise

@@ -1,0 +1,1 @@
+"""What `rayscope doctor` looks at: each check is one small function that reads and changes nothing."""
