@@ -65,7 +65,9 @@ class CollectorSettings(Section):
     docker_socket: SocketPath | None = Field(
         "/var/run/docker.sock", description="Path of Docker's Engine API socket; null does not ask Docker."
     )
-    proc: str = Field("/proc", min_length=1, max_length=4096, description="Path of the machine's /proc; in a pod, where the node's is mounted.")
+    proc: str = Field(
+        "/proc", min_length=1, max_length=4096, description="Path of the machine's /proc; in a pod, where the node's is mounted."
+    )
 
 
 class AggregatorSettings(Section):
