@@ -88,9 +88,14 @@ class ReplaySource:
 
     def poll(self, ack: str | None) -> RawReply:  # noqa: ARG002 (a recording repeats no closed rows, so none need be acked)
         """The next reply; raises SourceAbsent, SourceMalformed or SourceError where the file is no usable recording."""
-        if self._cursor is None:
+        if self._recording is None:
             self._recording = Recording(self._path, self._limit)
-            self._cursor = Cursor(self._recording, loop=self._loop)
+        if self._cursor is None:
+            try:
+                self._cursor = Cursor(self._recording, loop=self._loop)
+            except SourceMalformed:
+                self.close()  # so that a file that was mended is read anew
+                raise
         return self._cursor.next()
 
     @property
