@@ -27,6 +27,8 @@ def missing() -> str:
         return f"not installed: {', '.join(lacking)} (apt-get install docker.io busybox-static)"
     if subprocess.run(["ldd", str(BUSYBOX)], capture_output=True, check=False).returncode == 0:
         return "busybox is not static (apt-get install busybox-static)"
+    if subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False).returncode:
+        return "root may not make namespaces here"
     return ""
 
 
