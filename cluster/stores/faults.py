@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from cluster.core.errors import StoreBusy, StoreError, StoreUnusable
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTACT = "What was stored before is intact."
 
 
@@ -21,9 +23,9 @@ def damaged(path: Path, detail: object) -> StoreUnusable:
 
 
 def unwritable(path: Path, detail: object) -> StoreUnusable:
-    """The file or its directory cannot be written."""
+    """The file or its directory does not let this user in."""
     return StoreUnusable(
-        f"{path}: the store cannot be opened for writing ({detail}). Make the file and its directory writable for this user, "
+        f"{path}: the store cannot be opened or written ({detail}). Make the file and its directory writable for this user, "
         f"or choose another place: store.path. {INTACT}"
     )
 
@@ -58,6 +60,15 @@ def translate(path: Path, error: sqlite3.Error) -> StoreError:
 
 
 @contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raise StoreUnusable where what is read is not of its type."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
 def told(path: Path) -> Iterator[None]:
     """Raise StoreError and its kinds instead of what SQLite and the file system raise."""
     try:
@@ -65,4 +76,4 @@ def told(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise translate(path, error) from error
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise full(path, error) if error.errno in NO_ROOM else unwritable(path, error) from error

@@ -44,16 +44,19 @@ class Limits:
 
 
 def retain(database: sqlite3.Connection, limits: Limits, at: float, batch: int, next_fold: int) -> tuple[int, int]:
-    """Fold at most `batch` rows that are too old at time `at`, or too many. Returns their number, and the next fold row's."""
+    """Fold at most `batch` rows that are too old at time `at`, and as many if the file is too large.
+
+    Returns the number of connections folded, and the number of the next fold row.
+    """
     folds = Folds(database, next_fold)
-    victims = _select(database, f"{DEPARTED} AND last_seen < ? {OLDEST}", at - limits.retention, batch)
-    if not victims and _size(database, used=True) > limits.size:
-        victims = _select(database, f"{DEPARTED} {OLDEST}", batch)
-        if not victims:
+    folded = folds.take(_select(database, f"{DEPARTED} AND last_seen < ? {OLDEST}", at - limits.retention, batch), without_ephemeral_port)
+    if _size(database, used=True) > limits.size:
+        crowded = folds.take(_select(database, f"{DEPARTED} {OLDEST}", batch), without_ephemeral_port)
+        if not crowded:
             folds.take(_select(database, f"{OLD_FOLDS} {OLDEST}", batch), without_addresses)
-    folds.take(victims, without_ephemeral_port)
+        folded += crowded
     _shrink(database, limits.size)
-    return len(victims), folds.next_number
+    return folded, folds.next_number
 
 
 def without_ephemeral_port(row: Record) -> Record:
@@ -77,8 +80,8 @@ class Folds:
         self.next_number = next_number
         self._database = database
 
-    def take(self, victims: list[Record], coarser: Callable[[Record], Record]) -> None:
-        """Move the victims' totals into fold rows."""
+    def take(self, victims: list[Record], coarser: Callable[[Record], Record]) -> int:
+        """Move the victims' totals into fold rows. Returns how many they were."""
         newest: dict[tuple[Any, ...], Record] = {}
         full: list[Record] = []
         for row in map(coarser, victims):
@@ -90,6 +93,7 @@ class Folds:
             newest[key] = self._begin(row) if fold is None else _add(fold, row)
         self._database.executemany("DELETE FROM transactions WHERE uid = ?", ((row["uid"],) for row in victims))
         self._database.executemany(UPSERT_ROW, map(_values, [*full, *newest.values()]))
+        return len(victims)
 
     def _stored(self, key: tuple[Any, ...]) -> Record | None:
         rows = _records(self._database.execute(select_rows(f"{SAME_FOLD} ORDER BY uid LIMIT 1"), key))
@@ -147,5 +151,5 @@ def _shrink(database: sqlite3.Connection, limit: int) -> None:
     over = _size(database, used=False) > limit
     keep = 0 if over else max(FREE_PAGES, _pages(database, "page_count") // 10)
     surplus = min(_pages(database, "freelist_count") - keep, VACUUM_PAGES)
-    if surplus > 0:
-        database.execute(f"PRAGMA incremental_vacuum({surplus})").fetchall()
+    for _ in range(surplus):  # Python's sqlite3 steps this pragma once, which frees one page
+        database.execute("PRAGMA incremental_vacuum(1)")

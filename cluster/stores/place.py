@@ -14,6 +14,7 @@ from cluster.stores.schema import APPLICATION_ID, META, TABLES, VERSION
 MAGIC = b"SQLite format 3\0"
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
+HEADER_SIZE = 100  # bytes, with application_id at 68 (sqlite.org/fileformat.html, 1.3)
 
 
 def default_path(environment: Mapping[str, str]) -> Path:
@@ -39,13 +40,13 @@ def exists(path: Path) -> bool:
         raise StoreUnusable(f"{path}: is a directory. store.path names the file.")
     try:
         with path.open("rb") as file:
-            header = file.read(100)
+            header = file.read(HEADER_SIZE)
     except FileNotFoundError:
         header = b""
     if not header:
         _refuse_leftovers(path)
         return False
-    if not header.startswith(MAGIC):
+    if not header.startswith(MAGIC) or len(header) < HEADER_SIZE:
         raise damaged(path, "file is not a database")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise StoreUnusable(f"{path}: a SQLite database of another program, not a store of rayscope. Choose another place: store.path.")
@@ -63,7 +64,8 @@ def _refuse_leftovers(path: Path) -> None:
 def create(path: Path, created_by: str) -> None:
     """An empty store, there whole or not at all. The caller holds the writer's lock. Raises sqlite3.Error, OSError."""
     draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
+    for left in (draft, draft.with_name(draft.name + "-journal")):
+        left.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
     try:
         _write_tables(draft, created_by)

@@ -1,8 +1,8 @@
 """The tables of the SQLite store, written so that a person with the sqlite3 shell can read them.
 
-A counter is an unsigned 64-bit number, SQLite's integer a signed one. What is above 2^63-1 is stored as its decimal digits in TEXT, in a
-column without a declared type, which keeps it as it is: nothing is lost, TEXT sorts above every INTEGER as it should, and what SQLite
-computes from it is visibly a floating-point number.
+A counter is an unsigned 64-bit number, SQLite's integer a signed one. What is above 2^63-1 is stored as TEXT of twenty
+digits, in a column without a declared type, which keeps it as it is: nothing is lost, the order is right (TEXT sorts above every INTEGER),
+and what SQLite computes from it is visibly a floating-point number.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CREATE TABLE transactions (
     cookie NOT NULL,               -- the kernel's number of the socket; 0 not known
     direction INTEGER NOT NULL,    -- 0 not known, 1 incoming, 2 outgoing, 3 local, 4 none
     flags INTEGER NOT NULL,        -- 1 closed, 2 bytes unknown, 4 received bytes may be one high, 8 sum of many connections
-    monotonic_sent_bytes NOT NULL, -- the tracer's last value; TEXT above 2^63-1
+    monotonic_sent_bytes NOT NULL, -- the tracer's last value; twenty digits of TEXT above 2^63-1
     monotonic_recv_bytes NOT NULL,
     monotonic_retransmits INTEGER NOT NULL,
     base_sent_bytes NOT NULL,      -- sum of the generations that ended
@@ -128,17 +128,16 @@ META = {
 VIEW_COLUMNS = tuple(f"{side}_{value}" for side in ("client", "server") for value in VIEW)
 EDGE_COLUMNS = ("number", "client", "server", "service", "protocol", "port", *VIEW_COLUMNS, "first_seen", "last_seen")
 NODE_COLUMNS = ("node", "incarnation", "stream", "applied", "instance", "closed_through", "status")
+_LOW = "CAST(substr('0000000000' || {0}, -10) AS INTEGER)"
+_HIGH = "CAST(substr('0000000000' || {0}, 1, length({0})) AS INTEGER)"
 
 
 def _sum(base: str, raw: str) -> str:
     """SQL for the exact sum of two counters: an integer, or where that would overflow its digits, added in two halves."""
     high, low = (f"({' + '.join(half.format(name) for name in (base, raw))})" for half in (_HIGH, _LOW))
-    digits = f"printf('%d%010d', {high} + {low} / 10000000000, {low} % 10000000000)"
+    digits = f"printf('%010d%010d', {high} + {low} / 10000000000, {low} % 10000000000)"
     return f"CASE typeof({base} + {raw}) WHEN 'integer' THEN {base} + {raw} ELSE {digits} END"
 
-
-_LOW = "CAST(substr('0000000000' || {0}, -10) AS INTEGER)"
-_HIGH = "CAST(substr('0000000000' || {0}, 1, length({0})) AS INTEGER)"
 
 TABLES = (
     _TABLES.replace("{views}", ", ".join(f"{name} NOT NULL" for name in VIEW_COLUMNS))
@@ -178,4 +177,4 @@ UPSERT_ROW = upsert(
 
 def integer(value: int) -> int | str:
     """A whole number of any size as the store keeps it."""
-    return value if -SIGNED_MAX - 1 <= value <= SIGNED_MAX else str(value)
+    return value if -SIGNED_MAX - 1 <= value <= SIGNED_MAX else f"{value:020}"

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from cluster.core.checkpoint import Checkpoint, Commit
 from cluster.core.errors import FencedError, StoreError, StoreUnusable
 from cluster.stores import place
-from cluster.stores.faults import damaged, told
+from cluster.stores.faults import damaged, readable, told
 from cluster.stores.folding import BATCH, Limits, retain
 from cluster.stores.lock import WriterLock
 from cluster.stores.schema import OLDEST_SQLITE, VERSION
@@ -54,26 +54,38 @@ class SqliteStore:
         Raises StoreBusy where another rayscope has it, StoreUnusable for a file that this release cannot use.
         """
         with self._calls, told(self.path):
-            if self._database is None:
-                self._database = self._connect()
-            with _transaction(self._database):
-                write_meta(self._database, fence=read_meta(self._database)["fence"] + 1)
-            return _read(self._database, self.path, LIVE)
+            if self._database is not None:
+                return _take_over(self._database, self.path)
+            self._database = self._connect()
+            try:
+                return _take_over(self._database, self.path)
+            except BaseException:
+                self._release()
+                raise
 
     def commit(self, commit: Commit) -> None:
         """Apply one commit in one transaction; one that is applied already changes nothing. Raises FencedError, StoreError."""
         with self._calls, told(self.path):
             if self._database is None:
                 raise StoreError(f"{self.path}: the store is not open")
-            with _transaction(self._database):
-                self._apply(self._database, commit)
+            try:
+                with _transaction(self._database):
+                    self._apply(self._database, commit)
+            except (ValueError, TypeError, LookupError, OverflowError) as error:
+                detail = f"{type(error).__name__}: {error}"
+                raise StoreError(f"{self.path}: commit {commit.number} cannot be stored ({detail}); nothing of it is written") from error
 
     def close(self) -> None:
         """Give the file back; everything committed stays."""
         with self._calls, told(self.path):
+            self._release()
+
+    def _release(self) -> None:
+        try:
             if self._database is not None:
                 self._database.close()
-                self._database = None
+        finally:
+            self._database = None
             self._lock.release()
 
     def _connect(self) -> sqlite3.Connection:
@@ -178,12 +190,17 @@ def _check_pages(database: sqlite3.Connection, path: Path) -> None:
         raise damaged(path, problem)
 
 
+def _take_over(database: sqlite3.Connection, path: Path) -> Checkpoint:
+    with readable(path), _transaction(database):
+        write_meta(database, fence=read_meta(database)["fence"] + 1)
+    return _read(database, path, LIVE)
+
+
 def _read(database: sqlite3.Connection, path: Path, where: str) -> Checkpoint:
     database.execute("BEGIN")
     try:
-        return read(database, where)
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise damaged(path, f"{type(error).__name__}: {error}") from error
+        with readable(path):
+            return read(database, where)
     finally:
         database.execute("COMMIT")
 
