@@ -96,7 +96,7 @@ class Document(Struct):
     listeners: list[Listener] | None = None
     instance: Name | None = None
     reply_id: Name | None = None
-    telemetry: Raw | None = None
+    telemetry: Raw = Raw(b"{}")
 
 
 class Envelope(Struct):
@@ -106,7 +106,7 @@ class Envelope(Struct):
     listeners: list[Raw] | None = None
     instance: Name | None = None
     reply_id: Name | None = None
-    telemetry: Raw | None = None
+    telemetry: Raw = Raw(b"{}")
 
 
 _DOCUMENT = msgspec.json.Decoder(Document)
@@ -166,7 +166,7 @@ def decode(body: bytes, addresses: Addresses, zero_is: str = "new") -> Reply:
     columns = _refuse_rows(columns, records, addresses, refused)
     return Reply(
         columns,
-        _listener_columns(document.listeners or [], addresses),
+        _listener_columns(document.listeners or [], addresses, refused),
         document.instance,
         document.reply_id,
         tells_closes,
@@ -285,7 +285,7 @@ def _refuse_rows(columns: Columns, records: list[Record], addresses: Addresses, 
     return columns if keep.all() else {name: column[keep] for name, column in columns.items()}
 
 
-def _listener_columns(rows: list[Listener], number: Addresses) -> Columns:
+def _listener_columns(rows: list[Listener], number: Addresses, refused: Refused) -> Columns:
     columns: Columns = {
         "net_ns": np.array([r.net_ns for r in rows], np.uint32),
         "protocol": np.array([r.type for r in rows], np.uint8),
@@ -294,12 +294,12 @@ def _listener_columns(rows: list[Listener], number: Addresses) -> Columns:
         "pid": np.array([r.pid for r in rows], np.uint32),
     }
     good = columns["source"] != BAD
+    for row in np.flatnonzero(~good):
+        refused.add("listener source", msgspec.json.encode(rows[row]))
     return {name: column[good] for name, column in columns.items()}
 
 
-def _telemetry(raw: Raw | None) -> dict[str, int]:
-    if raw is None:
-        return {}
+def _telemetry(raw: Raw) -> dict[str, int]:
     try:
         said = msgspec.json.decode(raw, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
