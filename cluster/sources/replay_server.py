@@ -11,6 +11,7 @@ import socket
 import stat
 import threading
 from collections import OrderedDict
+from errno import ECONNREFUSED
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
@@ -118,6 +119,6 @@ def make_room(path: str) -> None:
         raise SourceError(f"{path}: something else than a socket is there; name another path")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
-        if probe.connect_ex(path) == 0:
+        if probe.connect_ex(path) != ECONNREFUSED:
             raise SourceError(f"{path}: a tracer serves there already; end it first, or name another path")
     Path(path).unlink(missing_ok=True)
