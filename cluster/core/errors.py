@@ -7,6 +7,7 @@ RayscopeError
 │   ├── SourceTimeout      it did not answer, or did not finish, in time
 │   └── SourceMalformed    it answered something that is not its protocol (truncated, too large, not JSON)
 ├── WireError              a batch or an answer between the actors cannot be read
+├── QueryError             a question about the data makes no sense
 ├── TracerError            the tracer cannot start or go on
 ├── ActorError             an actor cannot be used
 │   ├── ActorUnavailable   it did not answer in time, or is being restarted: try again
@@ -46,6 +47,10 @@ class SourceMalformed(SourceError):
 
 class WireError(RayscopeError):
     """A message between the actors cannot be read."""
+
+
+class QueryError(RayscopeError):
+    """A question about the data makes no sense: an unknown field, or a value that it cannot have."""
 
 
 class TracerError(RayscopeError):

@@ -1,0 +1,114 @@
+"""A checked sequence, applied: the hot path. Counters are whole columns; no Python object is made per row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.core.block import COUNTED, DESCRIBED, TOUCHED, USED
+from cluster.core.checkpoint import Columns
+from cluster.core.placing import Slots, amounts_of, place
+from cluster.core.records import Flag, Role
+from cluster.core.sequence import GIVEN, Batch, Before
+from cluster.core.state import Node, State
+
+
+def opened_rows(state: State, batch: Batch, at: float) -> Columns:
+    """The opened section as NATIVE columns, with numbers of the shared tables, without uids."""
+    rows = dict(batch.opened)
+    count = len(rows.pop("id"))
+    addresses = state.addresses.numbers(batch.addresses)
+    for name in ("source", "dest"):
+        rows[name] = addresses[rows[name]].astype(np.uint32) if count else rows[name]
+    texts = state.texts.numbers(batch.texts)
+    for name in ("local", "remote"):
+        rows[name] = texts[rows[name]].astype(np.uint32)
+    rows["flags"] = rows["flags"] & np.uint8(GIVEN)
+    rows["role"] = np.where(rows["role"] <= max(Role), rows["role"], np.uint8(Role.UNKNOWN))
+    rows["cell"] = np.zeros(count, np.uint32)
+    rows["first_seen"] = rows["last_seen"] = np.full(count, int(at), np.uint32)
+    return rows
+
+
+def open_rows(state: State, node: Node, batch: Batch, at: float) -> None:
+    """New rows; the closed ones whose slots they take leave."""
+    slots = batch.opened["id"].astype(np.intp)
+    if not len(slots):
+        return
+    block = node.block
+    inside = slots[slots < block.size]
+    leave(state, node, inside[block.marks[inside] & USED > 0], at)
+    rows = opened_rows(state, batch, at)
+    block.fill(slots, rows | {"uid": state.uids(len(slots))})
+    state.counters["opened"] += len(slots)
+    place(state, node, block, slots, at, fresh=True)
+
+
+def leave(state: State, node: Node, slots: Slots, at: float) -> None:
+    """Rows leave the node's block and stay in the store. Their bytes stay on their edges, settled."""
+    if not len(slots):
+        return
+    block = node.block
+    place(state, node, block, slots[block.columns["flags"][slots] & Flag.SETTLED == 0], at, force=True)
+    state.depart(node, block.take(slots))
+    block.empty(slots)
+
+
+def change(state: State, node: Node, batch: Batch, before: Before, at: float) -> None:
+    """New counters. `old = column[slots]; column[slots] = new; edge total += new - old`."""
+    new, slots = batch.changed, batch.changed["id"].astype(np.intp)
+    old, reset = before.counters, before.reset
+    block = node.block
+    held = block.marks[slots] & USED > 0
+    if not held.all():
+        state.counters["late"] += int(np.count_nonzero(~held))
+        new, old = ({name: column[held] for name, column in columns.items()} for columns in (new, old))
+        slots, reset = slots[held], reset[held]
+    if not len(slots):
+        return
+    if reset.any():
+        block.bases.add(slots[reset], {name: old[name][reset] for name in COUNTED})
+        old = {name: np.where(reset, np.zeros_like(old[name]), old[name]) for name in COUNTED}
+        block.columns["generation"][slots] = new["generation"]
+        state.counters["generations"] += int(np.count_nonzero(reset))
+    _count(state, node, slots, {name: new[name] - old[name] for name in COUNTED}, at)
+    for name in (*COUNTED, "last_update"):
+        block.columns[name][slots] = new[name]
+    block.columns["last_seen"][slots] = int(at)
+    block.mark(slots, TOUCHED)
+
+
+def _count(state: State, node: Node, slots: Slots, growth: Columns, at: float) -> None:
+    cells = node.block.columns["cell"][slots].astype(np.intp)
+    grown = {name: amount.astype(np.uint64, copy=False) for name, amount in growth.items() if amount.any()}
+    state.edges.grew(cells, grown, at)
+    if node.block.unsettled:
+        hidden = np.flatnonzero(node.block.columns["flags"][slots] & Flag.SETTLED == 0)
+        state.edges.hide(cells[hidden], {name: amount[hidden] for name, amount in grown.items()})
+
+
+def attribute(state: State, node: Node, batch: Batch, at: float) -> None:
+    """Owners that became known, or changed. What is not known now does not undo what was."""
+    given, block = batch.attributed, node.block
+    held = block.marks[given["id"]] & USED > 0 if len(given["id"]) else np.zeros(0, np.bool_)
+    slots = given["id"][held].astype(np.intp)
+    if not len(slots):
+        return
+    texts = state.texts.numbers(batch.texts)
+    for name in ("pid", "local", "remote", "role"):
+        value = texts[given[name][held]] if name in ("local", "remote") else given[name][held]
+        block.columns[name][slots] = np.where(value != 0, value, block.columns[name][slots])
+    block.mark(slots, DESCRIBED)
+    place(state, node, block, slots, at)
+
+
+def close(state: State, node: Node, batch: Batch, at: float) -> None:
+    """Rows that ended."""
+    block, given = node.block, batch.closed
+    held = block.marks[given["id"]] & USED > 0 if len(given["id"]) else np.zeros(0, np.bool_)
+    slots = given["id"][held].astype(np.intp)
+    if not len(slots):
+        return
+    state.edges.closed(block.columns["cell"][slots].astype(np.intp), amounts_of(block, slots).open)
+    kept = block.columns["flags"][slots] & np.uint8(Flag.FOLDED | Flag.SETTLED)
+    block.set_flags(slots, kept | given["flags"][held] & np.uint8(GIVEN))
+    block.columns["last_seen"][slots] = int(at)

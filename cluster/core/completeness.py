@@ -1,0 +1,66 @@
+"""What an answer rests on: who is covered, what was missed, refused, folded or stayed unknown, and how old the data are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.core.checkpoint import NodeState
+from cluster.core.ends import UNATTRIBUTED
+from cluster.core.records import Flag
+from cluster.core.snapshot import Snapshot
+
+SILENT_AFTER = 15.0  # s without a word; a collector says something every 5 s
+SEEN_AT = "seen_at"  # in a node's status: when its last applied sequence was read, s since 1970
+SUMS = ("missed", "unattributed", "backpressure", "duplicates", "late")
+
+
+def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
+    """`nodes` one by one, and over all of them: nodes_covered, rows, edges, missed, refused, folded, unattributed, ambiguous, uncovered,
+    oldest_age (s, None where nothing was ever seen) and the aggregate's counters."""
+    nodes = [_node(node, now) for node in snapshot.nodes]
+    ages = [node["age"] for node in nodes if node["age"] is not None]
+    said = [node.status for node in snapshot.nodes]
+    names = [(edge.client, edge.server) for edge in snapshot.edges.values()]
+    return {
+        "nodes": nodes,
+        "nodes_covered": sum(node["state"] == "ok" for node in nodes),
+        "rows": sum(map(len, snapshot.tables)),
+        "open": sum(int((table.columns["flags"] & Flag.CLOSED == 0).sum()) for table in snapshot.tables),
+        "edges": sum(any(map(any, edge.views)) for edge in snapshot.edges.values()),
+        **{name: sum(_number(one.get(name)) for one in said) for name in SUMS},
+        "refused": snapshot.counters.get("refused", 0) + sum(_refused(one) for one in said),
+        "folded": snapshot.counters.get("folded", 0) + sum(_number(one.get("folded")) for one in said),
+        "ambiguous": sum(any(name.startswith("ambiguous/") for name in pair) for pair in names),
+        "unattributed_edges": sum(UNATTRIBUTED in pair for pair in names),
+        "uncovered": [[node["node"], *interval] for node in nodes for interval in node["uncovered"]],
+        "oldest_age": max(ages, default=None),
+        "counters": dict(snapshot.counters),
+        "fence": snapshot.fence,
+    }
+
+
+def _node(node: NodeState, now: float) -> dict[str, Any]:
+    seen, since = node.status.get(SEEN_AT), node.status.get("uncovered_since")
+    age = max(0.0, now - seen) if isinstance(seen, float) else None
+    uncovered = [list(interval) for interval in node.status.get("uncovered", ()) if isinstance(interval, list | tuple)]
+    return {
+        "node": node.node,
+        "state": "waiting" if age is None else "silent" if age > SILENT_AFTER else "uncovered" if since else "ok",
+        "age": age,
+        "incarnation": node.incarnation,
+        "applied": node.applied,
+        "uncovered": uncovered,
+        "uncovered_since": since,
+        "status": dict(node.status),
+    }
+
+
+def _number(value: Any) -> int:
+    """A counter of a collector, 0 for what is none."""
+    return value if isinstance(value, int) else 0
+
+
+def _refused(said: Mapping[str, Any]) -> int:
+    by_reason = said.get("refused")
+    return sum(map(_number, by_reason.values())) if isinstance(by_reason, Mapping) else _number(by_reason)

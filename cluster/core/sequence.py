@@ -1,0 +1,161 @@
+"""A sequence as one whole: its parts put together, and checked against the node's rows before anything is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.core.block import GONE, USED, Block
+from cluster.core.checkpoint import Columns
+from cluster.core.errors import WireError
+from cluster.core.records import Flag
+from cluster.core.wire import SECTIONS, Final, Part
+
+SLOTS_SLACK = 1 << 20  # a slot may be this far above what the node's numbering needs
+TEXT_LIMIT = 300  # characters of a workload; the rest is cut off
+GIVEN = Flag.CLOSED | Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT | Flag.FOLDED  # the flags that a collector says
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A whole sequence. Index columns point into `addresses` and `texts`."""
+
+    opened: Columns
+    changed: Columns
+    attributed: Columns
+    closed: Columns
+    addresses: list[bytes]
+    texts: list[str]
+    metadata: list[tuple[str, str, str, Mapping[str, Any] | None]]
+    final: Final
+    resync: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The counters that changed rows had, and which of them began a new generation."""
+
+    counters: Columns  # sent, recv, retransmits
+    reset: NDArray[np.bool_]
+
+
+def join(parts: Sequence[Part]) -> Batch:
+    """Put the parts of one sequence together."""
+    final = parts[-1].final
+    if final is None:
+        raise WireError("final: missing in the last part")
+    sections = {name: _concatenate(parts, name) for name in SECTIONS}
+    return Batch(
+        **sections,
+        addresses=[part.addresses[at : at + 16] for part in parts for at in range(0, len(part.addresses), 16)],
+        texts=[text[:TEXT_LIMIT] for part in parts for text in part.texts],
+        metadata=[change for part in parts for change in part.metadata],
+        final=final,
+        resync=parts[0].sequence == 0,
+    )
+
+
+def _concatenate(parts: Sequence[Part], section: str) -> Columns:
+    found, addresses, texts = [], 0, 0
+    for part in parts:
+        if (columns := part.sections.get(section)) is not None:
+            shifts = {"source": addresses, "dest": addresses, "local": texts, "remote": texts}
+            found.append({name: column + np.uint32(shifts[name]) if shifts.get(name) else column for name, column in columns.items()})
+        addresses += len(part.addresses) // 16
+        texts += len(part.texts)
+    if len(found) == 1:
+        return found[0]
+    return {name: np.concatenate([one[name] for one in found]) if found else np.zeros(0, kind) for name, kind in SECTIONS[section].items()}
+
+
+def check(batch: Batch, block: Block, slots_held: int) -> Before:
+    """Refuse a sequence that cannot be applied whole; `block` is an empty one for a resync. Raises WireError."""
+    _check_final(batch)
+    opened = batch.opened["id"]
+    _check_distinct("opened", opened)
+    _check_opened(opened, block, max(slots_held, 2 * len(opened)) + SLOTS_SLACK)
+    for name, columns in (("changed", batch.changed), ("attributed", batch.attributed), ("closed", batch.closed)):
+        _check_distinct(name, columns["id"])
+        _check_known(name, columns["id"], opened, block)
+    _check_flags(batch.closed)
+    return _check_generations(batch, block)
+
+
+def _check_final(batch: Batch) -> None:
+    final = batch.final
+    if not (isfinite(final.at) and isfinite(final.offset)):
+        raise WireError(f"final: at {final.at} and offset {final.offset} must be finite numbers")
+    for source, address, uid, record in batch.metadata:
+        if not (record is None or isinstance(record, Mapping)):
+            raise WireError(f"metadata of {source} {address} {uid}: expected a map or None, got {type(record).__name__}")
+
+
+def _check_distinct(name: str, ids: NDArray[Any]) -> None:
+    if len(ids) < 2 or bool((ids[1:] > ids[:-1]).all()):
+        return
+    found, counts = np.unique(ids, return_counts=True)
+    if len(found) < len(ids):
+        raise WireError(f"{name}: row {int(found[counts > 1][0])} twice in one sequence")
+
+
+def _check_opened(ids: NDArray[Any], block: Block, limit: int) -> None:
+    if len(ids) and int(ids.max()) >= limit:
+        raise WireError(f"opened: row {int(ids.max())} of at most {limit}; number the rows densely")
+    inside = ids[ids < block.size]
+    taken = inside[(block.marks[inside] & USED > 0) & (block.columns["flags"][inside] & Flag.CLOSED == 0)]
+    if len(taken):
+        raise WireError(f"opened: row {int(taken[0])} is open already")
+
+
+def _check_known(name: str, ids: NDArray[Any], opened: NDArray[Any], block: Block) -> None:
+    if not len(ids):
+        return
+    if int(ids.max()) < block.size and bool((block.marks[ids] & (USED | GONE)).all()):
+        return
+    known = np.isin(ids, opened)
+    inside = ids < block.size
+    known[inside] |= (block.marks[ids[inside]] & (USED | GONE)) > 0
+    if not known.all():
+        raise WireError(f"{name}: row {int(ids[~known][0])} was never opened")
+
+
+def _check_flags(closed: Columns) -> None:
+    if not (closed["flags"] & Flag.CLOSED).all():
+        raise WireError("closed: a row without the flag")
+
+
+def _check_generations(batch: Batch, block: Block) -> Before:
+    ids = batch.changed["id"]
+    before = _before(batch, block)
+    began = batch.changed["generation"]
+    if (began < before["generation"]).any():
+        raise WireError(f"changed: row {int(ids[began < before['generation']][0])} goes back to an earlier generation")
+    reset = began > before["generation"]
+    for name in ("sent", "recv", "retransmits"):
+        fell = batch.changed[name] < before[name]
+        if (fell & ~reset).any():
+            raise WireError(f"changed: {name} of row {int(ids[fell & ~reset][0])} fell within one generation")
+    return Before(before, reset)
+
+
+def _before(batch: Batch, block: Block) -> Columns:
+    """The counters and generations of the changed rows, also of those that this sequence opens. A GONE slot has what it last had."""
+    ids = batch.changed["id"].astype(np.intp)
+    names = ("sent", "recv", "retransmits", "generation")
+    if not len(batch.opened["id"]) or not len(ids):
+        return {name: block.columns[name][ids] for name in names}
+    inside = ids < block.size
+    before = {name: np.zeros(len(ids), block.columns[name].dtype) for name in names}
+    order = np.argsort(batch.opened["id"], kind="stable")
+    places = np.searchsorted(batch.opened["id"], ids, sorter=order)
+    places = order[np.minimum(places, len(order) - 1)]
+    fresh = batch.opened["id"][places] == ids
+    for name, column in before.items():
+        column[inside] = block.columns[name][ids[inside]]
+        column[fresh] = batch.opened[name][places[fresh]]
+    return before

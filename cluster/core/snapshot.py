@@ -1,0 +1,97 @@
+"""A copy of the aggregate for readers, and the same shape made of a stored checkpoint, so that both are read by one code path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.core.block import COUNTED, Block
+from cluster.core.checkpoint import Checkpoint, Columns, Edge, NodeState
+from cluster.core.records import pack_address
+from cluster.core.restore import native
+from cluster.core.state import Node, State
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows as NATIVE columns, and `base_*` where a generation ended; `node` indexes the snapshot's nodes."""
+
+    node: NDArray[np.uint32]
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+    def total(self, name: str) -> NDArray[np.uint64]:
+        """base + raw, u64; `name` is sent, recv or retransmits."""
+        raw = self.columns[name]
+        base = self.columns.get(f"base_{name}")
+        return raw.astype(np.uint64) if base is None else base.astype(np.uint64) + raw
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a question can be about; nothing here changes."""
+
+    nodes: tuple[NodeState, ...]
+    tables: tuple[Table, ...]
+    addresses: Sequence[bytes]
+    texts: Sequence[str]
+    edges: Mapping[int, Edge]
+    metadata: Mapping[str, Mapping[str, Any]]
+    counters: Mapping[str, int]
+    fence: int = 0
+
+    @staticmethod
+    def live(state: State) -> Snapshot:
+        """What the aggregate holds now. A block that has not changed since the last call is not copied again."""
+        edges = state.edges
+        return Snapshot(
+            nodes=tuple(node.state() for node in state.nodes.values()),
+            tables=tuple(_copy(node, block) for node in state.nodes.values() for block, _ in node.blocks if block.rows),
+            addresses=tuple(state.addresses.values),
+            texts=tuple(state.texts.values),
+            edges={number: edges.edge(number) for number in range(1, len(edges.keys))},
+            metadata={
+                address: {source: dict(by_uid) for source, by_uid in sources.items()} for address, sources in state.metadata.records.items()
+            },
+            counters=dict(state.counters),
+            fence=state.fence,
+        )
+
+    @staticmethod
+    def of(checkpoint: Checkpoint) -> Snapshot:
+        """What a store has."""
+        rows = checkpoint.rows
+        columns = native(rows, np.arange(len(rows.addresses)), np.arange(len(rows.texts))) if len(rows) else {}
+        nodes = {state.node: state for state in checkpoint.nodes}
+        names = [*nodes, *(name for name in rows.node_names if name not in nodes)]
+        numbers = np.array([names.index(name) for name in rows.node_names], np.uint32)
+        tables = (Table(numbers[rows.columns["node"]], columns),) if len(rows) else ()
+        return Snapshot(
+            nodes=tuple(nodes.get(name, NodeState(name, 0, 0, -1)) for name in names),
+            tables=tables,
+            addresses=tuple(map(pack_address, rows.addresses)),
+            texts=rows.texts,
+            edges={edge.number: edge for edge in checkpoint.edges},
+            metadata=checkpoint.metadata,
+            counters=checkpoint.counters,
+            fence=checkpoint.fence,
+        )
+
+
+def _copy(node: Node, block: Block) -> Table:
+    if block.copied is None or block.copied[0] != block.version:
+        slots = block.used() if block.rows < block.size else slice(0, block.size)
+        columns = {name: column[slots].copy() if block.rows == block.size else column[slots] for name, column in block.columns.items()}
+        if block.bases:
+            bases = block.bases.of(np.arange(block.size)[slots])
+            columns |= {f"base_{name}": bases[name] for name in COUNTED}
+        table = Table(np.broadcast_to(np.uint32(node.number), block.rows), columns)
+        block.copied = (block.version, table)
+    copied: Table = block.copied[1]
+    return copied
