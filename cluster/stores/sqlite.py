@@ -161,10 +161,10 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
     """A reader; on a medium that cannot be written, where no log is left, one that looks at the file alone."""
     database = sqlite3.connect(_uri(path, "ro"), uri=True, isolation_level=None, timeout=BUSY_TIMEOUT)
     try:
-        database.execute("SELECT 1 FROM meta").fetchone()
+        database.execute("PRAGMA user_version").fetchone()
     except sqlite3.OperationalError as error:
         log = path.with_name(path.name + "-wal")
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or (log.exists() and log.stat().st_size):
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or (log.exists() and log.stat().st_size):
             database.close()
             raise
         database.close()
@@ -202,7 +202,8 @@ def _read(database: sqlite3.Connection, path: Path, where: str) -> Checkpoint:
         with readable(path):
             return read(database, where)
     finally:
-        database.execute("COMMIT")
+        if database.in_transaction:
+            database.execute("COMMIT")
 
 
 @contextmanager
