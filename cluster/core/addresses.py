@@ -25,7 +25,7 @@ class Addresses(dict[str, int]):
     def __init__(self) -> None:
         super().__init__()
         self.numbers: dict[bytes, int] = {}
-        self._packed: NDArray[np.uint8] = np.zeros((1024, 16), np.uint8)
+        self._packed = bytearray()
 
     def __missing__(self, text: str) -> int:
         if len(text) > TEXT_LIMIT:
@@ -40,15 +40,14 @@ class Addresses(dict[str, int]):
     def number_of(self, packed: bytes) -> int:
         """The number of an address of 16 bytes."""
         number = self.numbers.setdefault(packed, len(self.numbers))
-        if number == len(self._packed):
-            self._packed = np.concatenate([self._packed, np.zeros_like(self._packed)])
-        self._packed[number] = np.frombuffer(packed, np.uint8)
+        if 16 * number == len(self._packed):
+            self._packed += packed
         return number
 
     @property
     def packed(self) -> NDArray[np.uint8]:
-        """All addresses by number, shape (n, 16), u8."""
-        return self._packed[: len(self.numbers)]
+        """All addresses by number, shape (n, 16), u8; a copy."""
+        return np.frombuffer(bytes(self._packed), np.uint8).reshape(-1, 16)
 
     def is_v6(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of these are IPv6 and not v4-mapped."""

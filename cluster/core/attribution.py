@@ -40,9 +40,9 @@ class Texts:
 
     def of_pids(self, pids: NDArray[Any], workload_of: WorkloadOf) -> NDArray[np.uint32]:
         """The workload of each pid; each distinct one is asked for once, 0 never."""
-        distinct, index = np.unique(pids, return_inverse=True)
+        distinct = np.unique(pids)
         numbers = [self.number(workload_of(pid)) if pid else 0 for pid in distinct.tolist()]
-        return np.array(numbers, np.uint32)[index] if len(numbers) else np.zeros(0, np.uint32)
+        return np.array(numbers, np.uint32)[np.searchsorted(distinct, pids)] if numbers else np.zeros(0, np.uint32)
 
 
 def local_end(rows: Columns, listeners: Listeners, texts: Texts, workload_of: WorkloadOf) -> None:

@@ -185,7 +185,7 @@ class Collector:
         listeners = Listeners(reply.listeners, self._addresses)
         fresh = diff.select(matched.rows, ~known)
         attribution.local_end(fresh, listeners, self._texts, workload_of)
-        opened, moved, ended = self._open(fresh, [key for key, old in zip(matched.keys, known.tolist(), strict=True) if not old])
+        opened, moved, ended = self._open(fresh, matched.identities[:, ~known])
         ended = np.concatenate([at_slots[(seen["flags"] & Flag.CLOSED) != 0], ended])
         touched = np.concatenate([at_slots, opened])
         if dump or not reply.tells_closes:
@@ -202,15 +202,14 @@ class Collector:
         self._close_id = max(self._close_id, int(rows["close_id"].max(initial=0)))
         return diff.select(rows, ~said) if said.any() else rows
 
-    def _open(self, rows: Columns, keys: list[bytes]) -> tuple[Indices, Indices, Indices]:
+    def _open(self, rows: Columns, identities: NDArray[np.uint64]) -> tuple[Indices, Indices, Indices]:
         """Slots for new rows; beyond the limit those that are closed already are folded. Returns opened, moved and ended slots."""
-        rows["instance"] = np.full(len(keys), self._instances, np.uint32)
+        rows["instance"] = np.full(identities.shape[1], self._instances, np.uint32)
         closed = (rows["flags"] & Flag.CLOSED) != 0
         room = max(0, self.limits.rows - len(self._slots) - int((~closed).sum()))
         excess = closed & (np.cumsum(closed) > room)
         rows["flags"] = rows["flags"] & ~np.uint8(Flag.CLOSED)
-        kept = diff.select(rows, ~excess) if excess.any() else rows
-        opened = self._slots.add(kept, [key for key, gone in zip(keys, excess.tolist(), strict=True) if not gone])
+        opened = self._slots.add(diff.select(rows, ~excess), identities[:, ~excess])
         ended = opened[closed[~excess]]
         if not excess.any():
             return opened, diff.NONE, ended

@@ -13,7 +13,6 @@ import re
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -161,7 +160,7 @@ def decode(body: bytes, addresses: Addresses, zero_is: str = "new") -> Reply:
         records = document.connections or []
         columns = _columns(records, addresses)
     ours = document.instance is not None
-    tells_closes = ours or any(map(attrgetter("state"), records))
+    tells_closes = bool(columns.pop("tells").any()) or ours
     _read_direction(columns, zero_is="new" if ours else zero_is, ours=ours)
     columns = _refuse_rows(columns, records, addresses, refused)
     return Reply(
@@ -242,22 +241,27 @@ def _columns(rows: list[Record], number: Addresses) -> Columns:
         "recv": array("Q", [r.monotonic_recv_bytes for r in rows]),
         "retransmits": array("I", [r.monotonic_retransmits for r in rows]),
         "last_update": array("Q", [r.last_update_epoch for r in rows]),
-        "close_id": array("Q", [r.close_id for r in rows]),
     }
     result: Columns = {name: np.frombuffer(values, COLUMNS.get(name, np.uint8)) for name, values in columns.items()}
-    result["flags"] = _flags(rows)
-    return result
+    return result | _state(rows)
 
 
-def _flags(rows: list[Record]) -> NDArray[np.uint8]:
-    flags = np.zeros(len(rows), np.uint8)
-    for flag, said in (
-        (Flag.CLOSED, [r.state == "closed" for r in rows]),
-        (Flag.BYTES_UNKNOWN, [r.bytes is not None for r in rows]),
-        (Flag.RECV_INEXACT, [r.recv_exact is False for r in rows]),
-    ):
-        flags[np.frombuffer(bytes(said), np.bool_)] |= np.uint8(flag)
-    return flags
+def _state(rows: list[Record]) -> Columns:
+    """`flags` and `close_id`, and which rows say whether they are open: what only some tracers tell, and is then worth reading."""
+    count = len(rows)
+    states = [r.state for r in rows]
+    inexact = [r.recv_exact for r in rows]
+    unknown = [r.bytes for r in rows]
+    flags = np.zeros(count, np.uint8)
+    if inexact.count(None) < count:
+        flags[[said is False for said in inexact]] |= np.uint8(Flag.RECV_INEXACT)
+    if unknown.count(None) < count:
+        flags[[said is not None for said in unknown]] |= np.uint8(Flag.BYTES_UNKNOWN)
+    if states.count(None) == count:
+        return {"flags": flags, "close_id": np.zeros(count, np.uint64), "tells": np.zeros(count, np.bool_)}
+    flags[[said == "closed" for said in states]] |= np.uint8(Flag.CLOSED)
+    ids = np.frombuffer(array("Q", [r.close_id for r in rows]), np.uint64)
+    return {"flags": flags, "close_id": ids, "tells": np.array([said is not None for said in states])}
 
 
 def _read_direction(columns: Columns, zero_is: str, *, ours: bool) -> None:

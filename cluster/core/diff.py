@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.core.index import hashed, identity
 from cluster.core.records import Flag
-from cluster.core.slots import ENDED, OPEN, Indices, Slots, identities
+from cluster.core.slots import ENDED, OPEN, Indices, Slots
 
 Columns = dict[str, NDArray[Any]]
 COUNTERS = ("sent", "recv", "retransmits")
@@ -21,7 +22,7 @@ class Matched:
     """The rows of a reply, one per identity, and the slot of each (-1: new)."""
 
     rows: Columns
-    keys: list[bytes]
+    identities: NDArray[np.uint64]  # shape (4, n)
     slots: Indices
     duplicates: int
     late: int  # sightings of a socket that had been closed already: ignored
@@ -29,35 +30,41 @@ class Matched:
 
 def select(rows: Columns, which: NDArray[Any]) -> Columns:
     """These rows of every column; `which` is a mask or indices."""
+    if which.dtype == np.bool_ and which.all():
+        return dict(rows)
     return {name: column[which] for name, column in rows.items()}
 
 
 def match(rows: Columns, slots: Slots) -> Matched:
     """Find each row's slot. Of two rows with one identity the one with more bytes counts (for a reuse within one poll the next
     poll then shows a decrease, so nothing is lost); a close of either counts for a row with a cookie."""
-    keys = identities(rows)
-    count = len(keys)
-    if len(dict.fromkeys(keys)) < count:
-        rows = select(rows, _best(rows, keys))
-        keys = identities(rows)
-    duplicates = count - len(keys)
-    found = slots.find(keys, len(keys))
+    words = identity(rows)
+    count = words.shape[1]
+    if repeated(words):
+        rows = select(rows, _best(rows, words))
+        words = identity(rows)
+    duplicates = count - words.shape[1]
+    found = slots.find(words)
     ended = np.flatnonzero((found >= 0) & (slots.columns["state"][found] == ENDED))
-    if not len(ended):
-        return Matched(rows, keys, found, duplicates, 0)
     found[ended] = -1  # without a cookie, a closed connection's tuple may live again, as a new row
     late = ended[rows["cookie"][ended] != 0]
-    keep = np.ones(len(keys), np.bool_)
-    keep[late] = False
-    return Matched(
-        select(rows, keep), [key for key, kept in zip(keys, keep.tolist(), strict=True) if kept], found[keep], duplicates, len(late)
-    )
+    if len(late):
+        keep = np.ones(len(found), np.bool_)
+        keep[late] = False
+        rows, words, found = select(rows, keep), words[:, keep], found[keep]
+    return Matched(rows, words, found, duplicates, len(late))
 
 
-def _best(rows: Columns, keys: list[bytes]) -> Indices:
-    closed = rows["flags"] & Flag.CLOSED
-    best: dict[bytes, int] = {}
-    for index, (key, weight, end) in enumerate(zip(keys, _weights(rows), closed.tolist(), strict=True)):
+def repeated(words: NDArray[np.uint64]) -> bool:
+    """Whether two rows may have one identity: whether two hashes are equal."""
+    hashes = np.sort(hashed(words))
+    return bool((hashes[1:] == hashes[:-1]).any())
+
+
+def _best(rows: Columns, words: NDArray[np.uint64]) -> Indices:
+    closed = rows["flags"] & np.uint8(Flag.CLOSED)
+    best: dict[tuple[int, ...], int] = {}
+    for index, (key, weight, end) in enumerate(zip(map(tuple, words.T.tolist()), _weights(rows), closed.tolist(), strict=True)):
         kept = best.setdefault(key, index)
         if (end, weight) > (int(closed[kept]), _weights_at(rows, kept)):
             best[key] = index

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.core.index import identity
 from cluster.core.records import Flag, Role
-from cluster.core.slots import Indices, Slots, identities
+from cluster.core.slots import Indices, Slots
 
 Columns = dict[str, NDArray[Any]]
 CROWDED = 2  # times the limit of rows: beyond, even fold rows are too many, and what is new goes to one per protocol
@@ -20,9 +21,9 @@ def fold(slots: Slots, rows: Columns, limit: int, nowhere: int) -> tuple[Indices
     `nowhere` is the number of the address `::`, both ends of a last fold row.
     """
     keyed = _keyed(rows)
-    keys = identities(keyed)
+    words = identity(keyed)
     if len(slots) > CROWDED * limit:
-        lost = slots.find(keys, len(keys)) < 0
+        lost = slots.find(words) < 0
         for name, nothing in (
             ("net_ns", 0),
             ("source", nowhere),
@@ -33,11 +34,12 @@ def fold(slots: Slots, rows: Columns, limit: int, nowhere: int) -> tuple[Indices
             ("role", Role.UNKNOWN),
         ):
             keyed[name] = np.where(lost, keyed[name].dtype.type(nothing), keyed[name])
-        keys = identities(keyed)
-    new = [index for key, index in {key: index for index, key in reversed(list(enumerate(keys)))}.items() if key not in slots.index]
+        words = identity(keyed)
+    _, first = np.unique(words, axis=1, return_index=True)
+    new = first[slots.find(words[:, first]) < 0]
     zero = {name: np.zeros(len(new), np.uint64) for name in ("sent", "recv", "retransmits", "last_update")}
-    opened = slots.add({**{name: column[new] for name, column in keyed.items()}, **zero}, [keys[index] for index in new])
-    at = slots.find(keys, len(keys))
+    opened = slots.add({**{name: column[new] for name, column in keyed.items()}, **zero}, words[:, new])
+    at = slots.find(words)
     _add(slots, keyed, at)
     return opened, np.setdiff1d(at, opened)
 

@@ -54,6 +54,7 @@ class World(RuleBasedStateMachine):
         self.ended: list[Socket] = []  # closed, and still to be told
         self.truth = [0, 0]
         self.number = 0
+        self.closes = 0
         self.at = 0.0
         self.reply_number = 0
         self.acknowledgeable: dict[str, int] = {}
@@ -108,8 +109,8 @@ class World(RuleBasedStateMachine):
     @rule(which=st.integers(0))
     def close(self, which: int) -> None:
         socket = self.sockets.pop(which % len(self.sockets))
-        self.number += 1
-        socket.close_id = self.number
+        self.closes += 1
+        socket.close_id = self.closes
         self.ended.append(socket)
         if not self.ours:
             socket.close_id = 0
@@ -127,7 +128,8 @@ class World(RuleBasedStateMachine):
                 socket.told = [socket.sent, socket.recv]
         self.poll()
         self.instance += 1
-        self.number = 0 if not self.ours else self.number
+        self.ended = []  # all told, and forgotten with the tracer
+        self.closes = 0
         self.poll()
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 3.0]), twice=st.booleans())
