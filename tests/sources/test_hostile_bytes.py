@@ -75,7 +75,7 @@ def path(tmp_path_factory: pytest.TempPathFactory, script: Script) -> Iterator[s
         yield peer.path
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(pieces=REPLIES, closes=st.integers(0, 3), protocol=st.sampled_from(["auto", "http", "document"]))
 def test_a_tracer_never_costs_more_than_a_source_error(
     path: str, script: Script, pieces: list[bytes], closes: int, protocol: ProtocolName
@@ -95,7 +95,7 @@ def test_a_tracer_never_costs_more_than_a_source_error(
         assert len(reply.body) <= 60_000
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(pieces=REPLIES, closes=st.integers(0, 3))
 def test_get_never_costs_more_than_a_source_error(path: str, script: Script, pieces: list[bytes], closes: int) -> None:
     script.pieces, script.closes = pieces, closes > 0
