@@ -16,6 +16,10 @@ FORGET_SECONDS = 120.0  # a client that has not asked for so long is forgotten
 EVICT_SECONDS = 20.0  # one that has not asked for so long makes room for a new one
 
 
+class TooManyClients(TracerError):
+    """No room for another client."""
+
+
 @dataclass(slots=True)
 class Client:
     """One client_id: what it has, and what it was told last."""
@@ -42,7 +46,7 @@ class Closes:
         return len(self._rows)
 
     def client(self, name: str, now: float) -> Client:
-        """The client of that name; a new one begins at the end of the log. Raises TracerError where there are too many."""
+        """The client of that name; a new one begins at the end of the log. Raises TooManyClients where there are too many."""
         self.forget(now)
         known = self.clients.get(name)
         if known is None:
@@ -80,7 +84,7 @@ class Closes:
     def _make_room(self, now: float) -> None:
         name, oldest = min(self.clients.items(), key=lambda item: item[1].seen)
         if now - oldest.seen < EVICT_SECONDS:
-            raise TracerError(f"{CLIENTS_LIMIT} clients are being served already; use one of their client_ids, or wait")
+            raise TooManyClients(f"{CLIENTS_LIMIT} clients are being served already; use one of their client_ids, or wait")
         del self.clients[name]
 
     def _bound(self) -> None:

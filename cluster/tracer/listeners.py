@@ -54,10 +54,9 @@ def packed(addresses: NDArray[np.uint32]) -> list[bytes]:
     return [raw[at : at + 16] for at in range(0, len(raw), 16)]
 
 
-def direct(rows: Rows, places: NDArray[np.int64]) -> None:
-    """Set the direction of each row; `places` is what `Listeners.matches` says of them."""
-    rows["direction"] = np.where(places >= 0, INCOMING, OUTGOING)
-    rows["direction"][inside_one_host(rows)] = LOCAL
+def directions(rows: Rows, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The direction of each row; `places` is what `Listeners.matches` says of them. Shape (n,)."""
+    return np.where(inside_one_host(rows), LOCAL, np.where(places >= 0, INCOMING, OUTGOING)).astype(np.uint8)
 
 
 def inside_one_host(rows: Rows) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """Netlink sockets: dumps and multicast messages as 32-bit words, with the place where each message starts.
 
-Messages are read into one buffer and handed on a chunk at a time; nobody walks them one by one but to find where they start, since all
-that is wanted of them is taken column by column (`sockdiag`, `conntrack`).
+Messages are read into one buffer and handed on a chunk at a time. They are walked one by one only to find where they start; all that is
+wanted of them is taken column by column, from all messages of a chunk at once (`sockdiag`, `conntrack`).
 
 Layouts: linux/netlink.h. A message is aligned to four bytes and begins with length u32, type u16, flags u16, sequence u32, port u32.
 """
@@ -30,6 +30,8 @@ NLMSG_ERROR = 2
 NLMSG_DONE = 3
 NLM_F_REQUEST = 0x1
 NLM_F_DUMP = 0x300
+
+KIND_MASK = 0x3FFF  # without the bits for "nested" and "network order"
 
 HEADER = struct.Struct("=IHHII")
 HEADER_WORDS = HEADER.size // 4
@@ -95,6 +97,19 @@ class Netlink:
                 size = end
             yield chunk_of(buffer, size, starts)
 
+    def ask(self, kind: int, payload: bytes) -> Chunk:
+        """The one message that answers a request. Raises OSError."""
+        self._sequence += 1
+        self.socket.send(message(kind, NLM_F_REQUEST, payload, self._sequence))
+        buffer = self._room()
+        words = memoryview(buffer).cast("I")
+        while True:
+            size, starts = self.socket.recv_into(buffer), list[int]()
+            find_starts(words, 0, (size + 3) // 4, starts)
+            if words[starts[0] + 2] == self._sequence:
+                self._ends(words, starts)
+                return chunk_of(buffer, size, starts)
+
     def events(self, limit: int = CHUNK) -> Chunk:
         """Multicast messages that have come, as many as fit in `limit` bytes; an empty chunk where there are none. Raises OSError."""
         buffer, size, starts, lost = self._room(), 0, list[int](), False
@@ -142,6 +157,30 @@ def find_starts(words: memoryview, at: int, end: int, starts: list[int]) -> None
             raise TracerError(f"netlink: a message of {length} bytes, shorter than its header")
         add(at)
         at += (length + 3) >> 2
+
+
+def attributes(
+    words: NDArray[np.uint32], at: NDArray[np.int64], end: NDArray[np.int64], wanted: tuple[int, ...]
+) -> list[NDArray[np.int64]]:
+    """Where the wanted attributes of many messages are: one step for the first of each message, one for the second, and so on.
+
+    `at` and `end` are the words between which each message's attributes lie, shape (n,). For each wanted kind, the word of its header in
+    each message, 0 where the message has none. (An attribute is length u16, kind u16, then the value.)
+    """
+    found = [np.zeros(len(at), np.int64) for _ in wanted]
+    which = np.arange(len(at))
+    while True:
+        more = at < end
+        if not more.all():
+            at, end, which = at[more], end[more], which[more]
+        if not len(at):
+            return found
+        header = words[at]
+        kinds = header >> 16 & KIND_MASK
+        for kind, places in zip(wanted, found, strict=True):
+            here = kinds == kind
+            places[which[here]] = at[here]
+        at = at + np.maximum((header & 0xFFFF) + 3 >> 2, 1)
 
 
 def chunk_of(buffer: bytearray, size: int, starts: list[int], lost: bool = False) -> Chunk:

@@ -16,11 +16,25 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.tracer.listeners import Listeners, direct
-from cluster.tracer.rows import TCP, UDP, Rows, find
+from cluster.tracer.listeners import Listeners, directions
+from cluster.tracer.rows import TCP, UDP, Rows, find, match_ends, mixed
 from cluster.tracer.sockdiag import AFTER_FIN, CLOSE, FIN_WAIT2, LISTEN
 
 COUNTERS = ("sent", "received", "retransmits")
+FROM_DUMP = (
+    "pid",
+    "cgroup_id",
+    "inode",
+    "direction",
+    "nat",
+    "nat_source",
+    "nat_dest",
+    "nat_sport",
+    "nat_dport",
+    "ct_id",
+    "ct_sent",
+    "ct_received",
+)
 
 
 def is_listener(rows: Rows) -> NDArray[np.bool_]:
@@ -45,19 +59,22 @@ def after_fin(rows: Rows) -> NDArray[np.bool_]:
     return mask
 
 
+def carry_over(rows: Rows, before: Rows) -> None:
+    """Take owner and direction of sockets that were known before: the first owner stays. `before` is sorted by key."""
+    places, known = find(before["key"], rows["key"])
+    for name in ("pid", "direction"):
+        rows[name][known] = before[name][places[known]]
+
+
 def settle_open(rows: Rows, before: Rows, listeners: Listeners) -> None:
-    """Finish the rows of a dump in place: payload, owner and direction; `before` is the last dump's rows, sorted by key."""
+    """Finish the rows of a dump in place: payload and direction; `before` is what was reported last, sorted by key."""
     rows["raw_received"] = rows["received"]
     rows["received"] -= after_fin(rows) & (rows["received"] > 0)
     rows["recv_exact"] = rows["bytes_known"]
     places, known = find(before["key"], rows["key"])
-    old = before[places[known]] if known.any() else before[:0]
-    for name in ("pid", "direction"):
-        rows[name][known] = old[name]
-    never_fall(rows, known, old)
-    fresh = rows[~known]
-    direct(fresh, listeners.matches(fresh))
-    rows["direction"][~known] = fresh["direction"]
+    never_fall(rows, known, before[places[known]])
+    fresh = np.flatnonzero(rows["direction"] == 0)
+    rows["direction"][fresh] = directions(rows[fresh], listeners.matches(rows[fresh]))
 
 
 def never_fall(rows: Rows, known: NDArray[np.bool_], old: Rows) -> None:
@@ -68,66 +85,75 @@ def never_fall(rows: Rows, known: NDArray[np.bool_], old: Rows) -> None:
     rows["recv_exact"][known] &= ~fell
 
 
-def settle_closed(rows: Rows, before: Rows, listeners: Listeners, left: dict[bytes, int], counters: Counter[str]) -> Rows:
-    """The closed connections among destroyed sockets. `left`: what is in TIME_WAIT or FIN_WAIT2 without a socket, tuple to state."""
+def closed_among(rows: Rows, before: Rows) -> Rows:
+    """The destroyed sockets that were connections: they say so, or were so in the last dump."""
+    return rows[find(before["key"], rows["key"])[1] | is_connection(rows)]
+
+
+def settle_closed(rows: Rows, before: Rows, listeners: Listeners, left: Rows, counters: Counter[str]) -> None:
+    """Finish the rows of closed connections in place: payload, owner and direction.
+
+    `before`: the last dump's rows, sorted by key. `left`: what is in TIME_WAIT or FIN_WAIT2 without a socket.
+    """
     places, known = find(before["key"], rows["key"])
-    rows = rows[known | is_connection(rows)]
-    places, known = find(before["key"], rows["key"])
-    old = before[places[known]] if known.any() else before[:0]
-    aborted = rows["dport"] == 0
-    counters["aborted"] += int(np.count_nonzero(aborted))
+    old = before[places[known]]
+    gone = known & (rows["dport"] == 0)
     rows["raw_received"] = rows["received"]
     fin, no_fin = fins(rows, known, old, left)
     rows["received"] -= fin & (rows["received"] > 0)
     rows["recv_exact"] = rows["bytes_known"] & (fin | no_fin)
-    keep_from(rows, known, old)
-    never_fall(rows, known, old)
-    rows["recv_exact"][known] |= (rows["received"][known] == old["received"]) & old["recv_exact"] & aborted[known]
-    attribute(rows, known, listeners, counters)
-    return rows
-
-
-def keep_from(rows: Rows, known: NDArray[np.bool_], old: Rows) -> None:
-    """Take from the last dump what a destroy event does not say; all of it where the socket was disconnected first (SO_LINGER 0)."""
-    for name in ("pid", "cgroup_id", "inode", "direction"):
+    for name in FROM_DUMP:
         rows[name][known] = old[name]
-    gone = np.flatnonzero(known)[rows["dport"][known] == 0]
-    whole = old[rows["dport"][known] == 0]
-    whole["updated"] = rows["updated"][gone]
-    rows[gone] = whole
+    never_fall(rows, known, old)
+    disconnected(rows, gone, before[places[gone]])
+    counters["aborted"] += int(np.count_nonzero(gone & (rows["protocol"] == TCP)))
+    attribute(rows, listeners, counters)
 
 
-def fins(rows: Rows, known: NDArray[np.bool_], old: Rows, left: dict[bytes, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def unproven(rows: Rows, before: Rows) -> NDArray[np.bool_]:
+    """Destroyed TCP sockets of which a dump does not tell whether a FIN is in their received count."""
+    places, known = find(before["key"], rows["key"])
+    doubt: NDArray[np.bool_] = (rows["protocol"] == TCP) & (rows["received"] != 0)
+    old = before[places[known]]
+    doubt[known] &= ~after_fin(old) & (rows["received"][known] != old["raw_received"])
+    return doubt
+
+
+def disconnected(rows: Rows, gone: NDArray[np.bool_], old: Rows) -> None:
+    """A socket that was disconnected before it died (SO_LINGER 0) tells nothing: all is as in the last dump."""
+    old["updated"] = rows["updated"][gone]
+    rows[gone] = old
+
+
+def fins(rows: Rows, known: NDArray[np.bool_], old: Rows, left: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Where a FIN is certainly in the received count, and where certainly none is."""
     fin = np.zeros(len(rows), np.bool_)
     no_fin = rows["raw_received"] == 0
     fin[known] = after_fin(old)
     no_fin[known] |= ~after_fin(old) & (rows["raw_received"][known] == old["raw_received"])
-    if left:
-        for place, end in enumerate(tuples(rows)):
-            state = left.get(end)
-            if state is not None and not (fin[place] or no_fin[place]):
-                fin[place] = rows["rqueue"][place] > 0
-                no_fin[place] = rows["rqueue"][place] == 0 and state == FIN_WAIT2
+    places, stays = match_ends(rows, left)
+    stays &= last_of_its_ends(rows) & ~fin & ~no_fin
+    state = left["tcp_state"][places[stays]]
+    unread = rows["rqueue"][stays] > 0
+    fin[stays] = unread
+    no_fin[stays] = ~unread & (state == FIN_WAIT2)
     return fin, no_fin
 
 
-def tuples(rows: Rows) -> list[bytes]:
-    """What tells the connections of a moment apart: namespace, addresses and ports."""
-    raw = np.ascontiguousarray(rows[["net_ns", "source", "dest", "sport", "dport"]].astype(TUPLE)).tobytes()
-    return [raw[at : at + TUPLE.itemsize] for at in range(0, len(raw), TUPLE.itemsize)]
+def last_of_its_ends(rows: Rows) -> NDArray[np.bool_]:
+    """Rows after which none has the same two ends: only that one can have left something behind."""
+    last = np.zeros(len(rows), np.bool_)
+    last[len(rows) - 1 - np.unique(mixed(rows)[::-1], return_index=True)[1]] = True
+    return last
 
 
-TUPLE = np.dtype([("net_ns", "<u4"), ("source", "<u4", (4,)), ("dest", "<u4", (4,)), ("sport", "<u2"), ("dport", "<u2")])
-
-
-def attribute(rows: Rows, known: NDArray[np.bool_], listeners: Listeners, counters: Counter[str]) -> None:
+def attribute(rows: Rows, listeners: Listeners, counters: Counter[str]) -> None:
     """Owner and direction of closed rows: what the last dump said, else the listener on the local end, else nobody."""
     places = listeners.matches(rows)
-    fresh = rows[~known]
-    direct(fresh, places[~known])
-    rows["direction"][~known] = fresh["direction"]
+    fresh = rows["direction"] == 0
+    rows["direction"][fresh] = directions(rows[fresh], places[fresh])
     heard = (rows["pid"] == 0) & (places >= 0)
     rows["pid"][heard] = listeners.rows["pid"][places[heard]]
+    heard = (rows["cgroup_id"] == 0) & (places >= 0)
     rows["cgroup_id"][heard] = listeners.rows["cgroup_id"][places[heard]]
     counters["unattributed"] += int(np.count_nonzero(rows["pid"] == 0))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.tracer.netlink import Chunk, Netlink
+from cluster.tracer.netlink import Chunk, Netlink, attributes
 from cluster.tracer.rows import TCP, UDP, Rows, new_rows
 
 SOCK_DIAG_BY_FAMILY = 20
@@ -79,33 +79,21 @@ def addresses(words: NDArray[np.uint32], at: NDArray[np.int64], v4: NDArray[np.b
 
 
 def decode_attributes(words: NDArray[np.uint32], at: NDArray[np.int64], rows: Rows, now: int) -> None:
-    """Walk the attributes of all messages at once: one step for the first of each, one for the second, and so on."""
-    end = at + ((words[at] + 3) >> 2)
-    place, which = at + ATTRIBUTES, np.arange(len(at))
+    """Take what the attributes say: counters, cgroup and, in destroy events, the protocol."""
+    end = at + (words[at] + 3 >> 2)
+    infos, cgroups, protocols = attributes(words, at + ATTRIBUTES, end, (INET_DIAG_INFO, INET_DIAG_CGROUP_ID, INET_DIAG_PROTOCOL))
     rows["updated"] = now
-    while True:
-        more = place < end
-        if not more.all():
-            place, which, end = place[more], which[more], end[more]
-        if not len(which):
-            return
-        header = words[place]
-        kind, length = header >> 16 & 0x3FFF, header & 0xFFFF
-        take_info(words, rows, place + 1, which, (kind == INET_DIAG_INFO) & (length >= 4 + 4 * INFO_WORDS), now)
-        mask = (kind == INET_DIAG_CGROUP_ID) & (length >= 12)
-        rows["cgroup_id"][which[mask]] = long(words, place[mask] + 1)
-        mask = (kind == INET_DIAG_PROTOCOL) & (length >= 5)
-        rows["protocol"][which[mask]] = np.where(words[place[mask] + 1] & 0xFF == socket.IPPROTO_TCP, TCP, UDP)
-        place = place + np.maximum((length + 3) >> 2, 1)
+    which = np.flatnonzero(infos)
+    which = which[(words[infos[which]] & 0xFFFF) >= 4 + 4 * INFO_WORDS]
+    take_info(words, infos[which] + 1, rows, which, now)
+    which = np.flatnonzero(cgroups)
+    rows["cgroup_id"][which] = long(words, cgroups[which] + 1)
+    which = np.flatnonzero(protocols)
+    rows["protocol"][which] = np.where(words[protocols[which] + 1] & 0xFF == socket.IPPROTO_TCP, TCP, UDP)
 
 
-def take_info(
-    words: NDArray[np.uint32], rows: Rows, place: NDArray[np.int64], which: NDArray[np.int64], mask: NDArray[np.bool_], now: int
-) -> None:
-    """Take the counters out of struct tcp_info. Payload sent is what was sent less what was sent again."""
-    if not mask.any():
-        return
-    place, which = place[mask], which[mask]
+def take_info(words: NDArray[np.uint32], place: NDArray[np.int64], rows: Rows, which: NDArray[np.int64], now: int) -> None:
+    """Take the counters out of each struct tcp_info. Payload sent is what was sent less what was sent again."""
     rows["sent"][which] = long(words, place + BYTES_SENT) - long(words, place + BYTES_RETRANSMITTED)
     rows["received"][which] = long(words, place + BYTES_RECEIVED)
     rows["retransmits"][which] = words[place + RETRANSMITS]

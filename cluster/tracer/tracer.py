@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,129 +14,200 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.core.errors import TracerError
-from cluster.tracer import namespaces as ns
 from cluster.tracer.closes import Client, Closes
+from cluster.tracer.conntrack import FLOW, Flows
+from cluster.tracer.discovery import Namespaces
+from cluster.tracer.lacks import lacks
 from cluster.tracer.listeners import Listeners
 from cluster.tracer.namespaces import Namespace
 from cluster.tracer.owners import Owners
 from cluster.tracer.reply import encode, envelope
-from cluster.tracer.rows import Rows, find, join, new_rows
-from cluster.tracer.settle import COUNTERS, is_connection, is_listener, settle_closed, settle_open
+from cluster.tracer.rows import Rows, by_key, find, join, mixed, new_rows
+from cluster.tracer.settle import COUNTERS, carry_over, closed_among, is_connection, is_listener, settle_closed, settle_open, unproven
+from cluster.tracer.udp import Tracked
+from cluster.tracer.vanished import Vanished
 
 EVENT_BUFFER = 32 << 20  # bytes of each namespace's queue of destroy events
 PENDING_LIMIT = 200_000  # destroyed sockets that wait for the next request
+CHUNKS_AT_ONCE = 64  # of one namespace's events, before others have their turn
 
 
 class Tracer:
     """Answers what connections there are and which have closed. Raises TracerError where the kernel does not answer."""
 
-    def __init__(self, event_buffer: int = EVENT_BUFFER):
-        self.event_buffer = event_buffer
+    def __init__(self, proc: str = "/proc", event_buffer: int = EVENT_BUFFER):
+        self.instance = instance()
         self.counters: Counter[str] = Counter()
         self.closes = Closes()
-        self.owners = Owners()
-        self.instance = instance()
-        self.namespaces: dict[int, Namespace] = {}
-        self._home = os.open(ns.OWN, os.O_RDONLY | os.O_CLOEXEC)
-        self._pending: list[Rows] = []
-        self._waiting = 0
-        self.open = new_rows(0)  # the last dump's connections, sorted by key
-        self.listeners = Listeners(new_rows(0))
-        try:
-            own = os.fstat(self._home).st_ino
-            self.namespaces[own] = Namespace(own, event_buffer)
-        except OSError as error:
-            raise TracerError(f"this kernel gives no socket diagnostics over netlink: {error.strerror}") from error
+        self.namespaces = Namespaces(proc, event_buffer)
+        self.owners = Owners(proc)
+        self.tracked = Tracked()
+        self.vanished = Vanished()
+        self.open = new_rows(0)  # the connections last reported as open, sorted by key
+        self.heard = new_rows(0)  # the listening sockets of the last dump, sorted by key
+        self._pending: list[Rows] = []  # destroyed sockets since then
+        self._flows = np.zeros(0, FLOW)
 
     def close(self) -> None:
         """Let go of everything."""
-        for namespace in self.namespaces.values():
-            namespace.close()
-        os.close(self._home)
+        self.namespaces.close()
 
-    def read_events(self) -> None:
-        """Take in the destroy events that have come."""
-        for namespace in self.namespaces.values():
-            self._read(namespace)
-
-    def _read(self, namespace: Namespace) -> None:
-        while True:
-            rows, lost = namespace.destroyed(now())
-            self.counters["lost_events"] += lost
-            if not len(rows):
-                return
-            self.counters["destroyed"] += len(rows)
-            if not self.closes.clients:
-                continue
-            if self._waiting + len(rows) > PENDING_LIMIT:
-                self.counters["closed_dropped"] += len(rows)
-                continue
-            self._pending.append(rows)
-            self._waiting += len(rows)
+    def tick(self) -> None:
+        """What is to be done a few times a second: take in destroy events and new namespaces, forget clients."""
+        self.closes.forget(time.monotonic())
+        if not self.closes.clients:
+            self._rest()
+            return
+        self._refresh()
+        self._read_events()
 
     def connections(self, client_id: str, ack: str | None) -> Iterator[bytes]:
         """The reply to one request, in pieces of JSON. Raises TracerError where a namespace could not be dumped."""
+        if not self.closes.clients:
+            self._rest()
         client = self.closes.client(client_id, time.monotonic())
         self.closes.acknowledge(client, self._close_id(ack))
+        self._refresh()
         self._look()
         closed = self.closes.due(client)
-        last = (since(self.open, client), since(closed, client))
+        last = since(self.open, client), since(closed, client)
         client.keys, client.counters = self.open["key"].copy(), self.open[list(COUNTERS)].copy()
         reply_id = f"{self.instance}.{client.told}"
-        return envelope(encode(self.open, last[0]), encode(closed, last[1]), self.listeners.rows, self.instance, reply_id)
+        return envelope(encode(self.open, last[0]), encode(closed, last[1]), self.heard, self.instance, reply_id)
+
+    def status(self) -> dict[str, Any]:
+        """What this tracer is, and what it cannot see and why."""
+        spaces = sorted(self.namespaces.all)
+        return {"version": version("rayscope"), "instance": self.instance, "namespaces": spaces, "missing": lacks(self.namespaces)}
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, each client's state, and connection tracking."""
+        closes, owners = self.closes, self.owners
+        telemetry = {name: int(value) for name, value in self.counters.items()}
+        telemetry |= {"open": len(self.open), "listeners": len(self.heard), "pending": sum(map(len, self._pending)), "closed": closes.last}
+        telemetry |= {
+            "closed_kept": len(closes),
+            "closed_conn_polling_lost": closes.lost,
+            "proc_scans": owners.scans,
+            "proc_scans_cut": owners.cut,
+        }
+        clients = {name: {"acked": one.acked, "told": one.told, "lost": one.lost} for name, one in closes.clients.items()}
+        entries = {str(inode): one.conntrack.entries for inode, one in self.namespaces.all.items() if one.conntrack}
+        return {
+            "state": {"telemetry": telemetry, "clients": clients},
+            "conntrack": {"entries": entries, "available": self.namespaces.tracking},
+        }
+
+    def _rest(self) -> None:
+        """Nobody asks: closes are nobody's, and what is open will be found by the next dump."""
+        for namespace in self.namespaces.all.values():
+            namespace.discard()
+        self._pending = []
 
     def _close_id(self, ack: str | None) -> int:
+        """The close id in an ack; 0 for an ack of another instance or none of ours."""
         head, _, tail = (ack or "").rpartition(".")
-        return int(tail) if head == self.instance and tail.isdecimal() and len(tail) < 20 else 0
+        if head == self.instance and tail.isascii() and tail.isdecimal() and len(tail) < 20:
+            return int(tail)
+        self.counters["foreign_acks"] += ack is not None
+        return 0
+
+    def _refresh(self) -> None:
+        """Take in new namespaces and let go of dead ones, after their last events."""
+        for namespace in self.namespaces.refresh(time.monotonic(), now()):
+            self._read(namespace)
+            self.vanished.namespace(namespace.inode)
+            self.namespaces.remove(namespace)
+
+    def _read_events(self) -> None:
+        for namespace in self.namespaces.all.values():
+            self._read(namespace)
+
+    def _read(self, namespace: Namespace) -> None:
+        for _ in range(CHUNKS_AT_ONCE):
+            rows, lost = namespace.destroyed(now())
+            self.counters["event_overflows"] += lost
+            if not len(rows):
+                return
+            self.counters["destroyed"] += len(rows)
+            if sum(map(len, self._pending)) + len(rows) > PENDING_LIMIT:
+                self.counters["closed_conn_dropped"] += len(rows)
+                namespace.lost_at = now()
+            else:
+                self._pending.append(rows)
 
     def _look(self) -> None:
         """Dump every namespace, and work out what is open, what has closed and whose it is."""
-        self.read_events()
+        self._read_events()
         rows = self._dump()
-        self.read_events()
-        rows.sort(order="key")
-        heard, connected = rows[is_listener(rows)], rows[is_connection(rows)]
+        self._read_events()
+        destroyed, self._pending = join(self._pending), []
+        flows = self._read_flows()
         before = self.open
-        self._own(heard)
-        self.listeners = Listeners(heard)
-        settle_open(connected, before, self.listeners)
-        self._own(connected)
-        pending, self._pending, self._waiting = join(self._pending), [], 0
-        # A socket that this dump saw and that died since: its last counters are those of the event, its owner the dump's.
-        both = join([before[~find(connected["key"], before["key"])[1]], connected])
-        both.sort(order="key")
-        closed = settle_closed(pending, both, self.listeners, {}, self.counters)
-        self.closes.add(closed)
-        self.open = connected[~np.isin(connected["key"], closed["key"])]
+        self._own(rows)
+        heard, connected = rows[is_listener(rows)], rows[is_connection(rows)]
+        listeners = Listeners(join([heard, self.heard[~find(heard["key"], self.heard["key"])[1]]]))
+        self.tracked.apply(connected, before, flows)
+        settle_open(connected, before, listeners)
+        lingering = before[~find(connected["key"], before["key"])[1]]
+        seen = by_key(join([connected, lingering]))
+        closed = self._settle(self.vanished.not_late(destroyed, self.counters), seen, listeners, flows)
+        still = seen[~np.isin(seen["key"], closed["key"])]
+        lost = self.vanished.pick(still, connected["key"], self.namespaces.all, self.owners, now(), self.counters)
+        self.closes.add(join([closed, still[lost]]))
+        self.tracked.closed(closed)
+        self.open, self.heard = still[~lost], heard
+
+    def _settle(self, destroyed: Rows, seen: Rows, listeners: Listeners, flows: Flows) -> Rows:
+        closed = closed_among(destroyed, seen)
+        left = self._left_behind(closed, seen)
+        settle_closed(closed, seen, listeners, left, self.counters)
+        self.tracked.apply(closed, seen, flows)
+        return closed
 
     def _dump(self) -> Rows:
         parts = []
-        for namespace in self.namespaces.values():
+        for namespace in self.namespaces.all.values():
             try:
                 parts.append(namespace.sockets(now()))
             except OSError as error:
                 self.counters["failed_dumps"] += 1
                 raise TracerError(f"network namespace {namespace.inode} could not be dumped: {error.strerror}") from error
-        return join(parts)
+        return by_key(join(parts))
+
+    def _read_flows(self) -> Flows:
+        if not self.namespaces.tracking:
+            return self._flows
+        return np.concatenate([self._flows, *(one.flows() for one in self.namespaces.all.values())])
+
+    def _left_behind(self, closed: Rows, seen: Rows) -> Rows:
+        """What sockets with an unproven FIN left in TIME_WAIT; not where the same ends were seen again since."""
+        spaces = set(closed["net_ns"][unproven(closed, seen)].tolist())
+        parts = []
+        for inode in spaces & self.namespaces.all.keys():
+            try:
+                parts.append(self.namespaces.all[inode].left_behind(now()))
+            except OSError:  # then the FIN stays unproven
+                self.counters["failed_dumps"] += 1
+        left = join(parts)
+        if len(left):
+            self._read_events()
+            left = left[~np.isin(mixed(left), mixed(join(self._pending)))]
+        return left
 
     def _own(self, rows: Rows) -> None:
-        nobody = (rows["pid"] == 0) & (rows["inode"] != 0)
-        inodes = rows["inode"].tolist()
-        pids = self.owners.of([inode for inode in inodes if inode], time.monotonic()) if nobody.any() else {}
-        for place in np.flatnonzero(nobody).tolist():
-            rows["pid"][place] = pids.get(inodes[place], 0)
-
-    def status(self) -> dict[str, Any]:
-        """What this tracer is and what it lacks."""
-        return {"instance": self.instance, "namespaces": sorted(self.namespaces), "missing": []}
-
-    def stats(self) -> dict[str, Any]:
-        """Counters since the start, and each client's state."""
-        return {"state": {"telemetry": dict(self.counters)}}
+        """Set the owners: those that were known, and those that /proc tells of the new ones."""
+        known = by_key(join([self.open, self.heard]))
+        carry_over(rows, known)
+        nobody = np.flatnonzero((rows["pid"] == 0) & (rows["inode"] != 0))
+        inodes = rows["inode"][nobody].tolist()
+        likely = np.unique(rows["pid"][rows["pid"] != 0]).tolist()
+        pids = self.owners.look_for(set(inodes), likely, time.monotonic())
+        rows["pid"][nobody] = [pids.get(inode, 0) for inode in inodes]
 
 
 def since(rows: Rows, client: Client) -> list[NDArray[np.uint64]]:
-    """How much sent, received and retransmits grew since the client's last reply."""
+    """How much sent, received and retransmits grew since the client's last reply. Three of shape (n,)."""
     places, known = find(client.keys, rows["key"])
     grown = []
     for name in COUNTERS:
@@ -146,7 +218,7 @@ def since(rows: Rows, client: Client) -> list[NDArray[np.uint64]]:
 
 
 def now() -> int:
-    """Nanoseconds since boot, the clock of the kernel's own tracing (CLOCK_MONOTONIC)."""
+    """Nanoseconds since boot, by the clock of the kernel's own tracing (CLOCK_MONOTONIC)."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 

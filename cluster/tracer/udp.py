@@ -1,0 +1,60 @@
+"""What UDP sockets sent and received, from connection tracking; and the translation of any tracked connection.
+
+A conntrack entry lives shorter than its socket: it expires when nothing moves for a while, and the next packet begins another one, from 0.
+It also lives longer: a socket that is opened soon on the ends of a closed one goes on with its entry. So a row adds up what its entries
+gained in its time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.tracer.conntrack import Flows
+from cluster.tracer.rows import UDP, Rows, find, match_ends
+
+COUNTED_LIMIT = 100_000
+
+
+class Tracked:
+    """Puts conntrack's counters and translations into rows."""
+
+    def __init__(self) -> None:
+        self._counted: dict[int, tuple[int, int]] = {}  # entry -> (sent, received) that belong to sockets that have closed
+
+    def apply(self, rows: Rows, before: Rows, flows: Flows) -> None:
+        """Set nat_* and, for UDP, the bytes, in place; `before` is what was reported last, sorted by key."""
+        keep_known(rows, before)
+        if not len(flows):
+            return
+        places, tracked = match_ends(rows, flows)
+        translated = np.flatnonzero(tracked)
+        translated = translated[flows["nat"][places[translated]]]
+        for name in ("nat", "nat_source", "nat_dest", "nat_sport", "nat_dport"):
+            rows[name][translated] = flows[name][places[translated]]
+        for place in np.flatnonzero(tracked & (rows["protocol"] == UDP)).tolist():
+            if flows["counted"][places[place]]:
+                self._count(rows[place], flows[places[place]])
+
+    def closed(self, rows: Rows) -> None:
+        """These rows have closed: what their entries gained so far is theirs."""
+        for row in rows[(rows["protocol"] == UDP) & (rows["ct_id"] != 0)]:
+            self._counted[int(row["ct_id"])] = int(row["ct_sent"]), int(row["ct_received"])
+        while len(self._counted) > COUNTED_LIMIT:
+            del self._counted[next(iter(self._counted))]
+
+    def _count(self, row: np.void, flow: np.void) -> None:
+        sent, received = int(flow["sent"]), int(flow["received"])
+        known = {int(row["ct_id"]): (int(row["ct_sent"]), int(row["ct_received"]))}
+        start = known.get(int(flow["id"])) or self._counted.get(int(flow["id"])) or (0, 0)
+        row["sent"] += max(sent - start[0], 0)
+        row["received"] += max(received - start[1], 0)
+        row["ct_id"], row["ct_sent"], row["ct_received"] = flow["id"], sent, received
+        row["bytes_known"] = row["recv_exact"] = True
+
+
+def keep_known(rows: Rows, before: Rows) -> None:
+    """Begin from what was known of UDP sockets."""
+    places, known = find(before["key"], rows["key"])
+    known &= rows["protocol"] == UDP
+    for name in ("sent", "received", "bytes_known", "recv_exact", "ct_id", "ct_sent", "ct_received"):
+        rows[name][known] = before[name][places[known]]
