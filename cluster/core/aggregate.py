@@ -13,6 +13,7 @@ from cluster.core.commands import Command, Reply, Stop, Write
 from cluster.core.completeness import SEEN_AT
 from cluster.core.errors import WireError
 from cluster.core.events import BatchReceived, Committed, Event, Fenced, Hello, Tick
+from cluster.core.fold import fold, forget_unused
 from cluster.core.placing import place_moved, settle_due
 from cluster.core.restore import restore
 from cluster.core.resync import resync
@@ -185,5 +186,7 @@ class Aggregate:
         place_moved(state, event.at)
         for node in state.nodes.values():
             settle_due(state, node, event.at)
+        fold(state, event.at)
         made = commit.begin(state, event.at)
+        forget_unused(state)
         return [Write(made)] if made else []

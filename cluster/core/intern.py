@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T", str, bytes)
+LOOK = 65_536
 
 
 class Interned(Generic[T]):
@@ -16,6 +17,7 @@ class Interned(Generic[T]):
 
     def __init__(self, first: T) -> None:
         self.values: list[T] = [first]
+        self.worth_a_look = LOOK  # how many values make it worth to look for unused ones
         self._numbers: dict[T, int] = {first: 0}
 
     def __len__(self) -> int:
@@ -42,6 +44,7 @@ class Interned(Generic[T]):
         renumbered = (np.cumsum(used) - 1).astype(np.uint32)
         self.values = [self.values[old] for old in np.flatnonzero(used)]
         self._numbers = {value: number for number, value in enumerate(self.values)}
+        self.worth_a_look = 2 * len(self.values) + LOOK
         return renumbered
 
 

@@ -22,7 +22,7 @@ def match(old: Columns, new: Columns) -> NDArray[np.intp]:
     found = np.full(news, -1, np.intp)
     if not olds or not news:
         return found
-    order, first = _groups(both)
+    order, first = groups(both)
     starts = np.flatnonzero(first)
     group = np.cumsum(first) - 1
     olds_in = np.add.reduceat((order < olds).astype(np.intp), starts)
@@ -33,7 +33,7 @@ def match(old: Columns, new: Columns) -> NDArray[np.intp]:
     return found
 
 
-def _groups(columns: Columns) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+def groups(columns: Columns) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """An order that puts equal rows together and keeps them in order, and where in it each group begins."""
     order = np.argsort(_hash(columns), kind="stable")
     first = _differs(columns, order)

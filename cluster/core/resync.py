@@ -22,7 +22,7 @@ def resync(state: State, node: Node, batch: Batch, at: float) -> None:
     old, rows = node.block, opened_rows(state, batch, at)
     slots = batch.opened["id"].astype(np.intp)
     held = _eligible(old)
-    matched = match(_identity({name: column[held] for name, column in old.columns.items()}), _identity(rows))
+    matched = _match({name: column[held] for name, column in old.columns.items()}, rows)
     found = matched >= 0
     kept = held[matched[found]]
     another = node.instance != batch.final.closed_through[0]
@@ -52,6 +52,14 @@ def _eligible(block: Block) -> NDArray[np.intp]:
     cookie, flags = block.columns["cookie"][slots], block.columns["flags"][slots]
     eligible: NDArray[np.intp] = slots[(cookie != 0) | (flags & Flag.CLOSED == 0)]
     return eligible
+
+
+def _match(old: Columns, rows: Columns) -> NDArray[np.intp]:
+    """For each arriving row the old one, -1 for none. Of two arriving with one identity the closed one is the earlier connection."""
+    order = np.argsort(rows["flags"] & Flag.CLOSED == 0, kind="stable")
+    matched = np.empty(len(order), np.intp)
+    matched[order] = match(_identity(old), _identity({name: column[order] for name, column in rows.items()}))
+    return matched
 
 
 def _identity(rows: Columns) -> Columns:
