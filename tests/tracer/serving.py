@@ -37,10 +37,10 @@ class UnixHTTP(http.client.HTTPConnection):
 class Served:
     """`rayscope tracer` in its own process."""
 
-    def __init__(self, path: Path, *options: str, user: int | None = None):
+    def __init__(self, path: Path, *options: str, prefix: tuple[str, ...] = ()):
         self.path = path
-        command = [sys.executable, "-m", "cluster", "tracer", "--socket", str(path), *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, user=user, group=user)
+        command = [*prefix, sys.executable, "-m", "cluster", "tracer", "--socket", str(path), *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self.words = ""
 
     def __enter__(self) -> Served:
