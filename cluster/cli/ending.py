@@ -6,28 +6,31 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+
+class Interrupted(Exception):
+    """A signal asked for the end within `Ending.interruptible`."""
 
 
 class Ending:
     """Asked to end by a signal, or by the clock after `seconds` (None: never by the clock). Made in the main thread.
 
-    `at_once` is called within the signal handler, to cut short what the command waits for. The handler only sets a flag and writes to a
-    pipe: a threading.Event could be locked by the very code that the signal interrupts.
+    The handler sets a flag and writes to a pipe: a threading.Event could be locked by the very code that the signal interrupts.
     """
 
-    def __init__(self, seconds: float | None = None, at_once: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, seconds: float | None = None) -> None:
         self.asked = False
-        self._end = float("inf") if seconds is None else time.monotonic() + seconds
-        self._at_once = at_once
+        self._raises = False
+        self.after(seconds)
         self._reading, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
     def after(self, seconds: float | None) -> None:
-        """Let the clock count from now: a command may take a while to start."""
+        """Count the given time from now on."""
         self._end = float("inf") if seconds is None else time.monotonic() + seconds
 
     def wait(self, seconds: float) -> bool:
@@ -37,8 +40,21 @@ class Ending:
             select.select([self._reading], [], [], None if left == float("inf") else left)
         return self.asked or time.monotonic() >= self._end
 
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """What is done within ends at once, by Interrupted, when a signal asks for the end; for waiting only, never for writing."""
+        self._raises = True
+        try:
+            if self.asked:
+                raise Interrupted
+            yield
+        finally:
+            self._raises = False
+
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.asked = True
         with suppress(BlockingIOError):
             os.write(self._writing, b"\0")
-        self._at_once()
+        if self._raises:
+            self._raises = False
+            raise Interrupted

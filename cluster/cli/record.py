@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from cluster.cli.ending import Ending
+from cluster.cli.ending import Ending, Interrupted
 from cluster.cli.options import DURATION, SettingsLoader, json_option, setting_option
 from cluster.cli.output import print_json, say
 from cluster.core.errors import SourceError
@@ -66,12 +66,14 @@ def record(recorder: Recorder, source: ConnectionSource, interval: float, ending
     while not ending.wait(wait):
         began = time.monotonic()
         try:
-            reply = source.poll(ack)
+            with ending.interruptible():
+                reply = source.poll(ack)
+        except Interrupted:
+            break
         except SourceError as error:
             wait = backoff.failed()
-            if not ending.asked:
-                summary.failed_polls += 1
-                trouble = _said(trouble, str(error))
+            summary.failed_polls += 1
+            trouble = _said(trouble, str(error))
             continue
         recorder.append(reply)
         head = read_head(reply.body)
@@ -131,7 +133,7 @@ def command(load: SettingsLoader, file: Path, interval: float | None, seconds: f
     summary = Summary(str(file))
     began = time.monotonic()
     with Recorder(file) as recorder:
-        ending = Ending(seconds, source.close)
+        ending = Ending(seconds)
         if recorder.lost_tail:
             say(f"{file}: {recorder.lost_tail} bytes at its end were a reply cut short: removed")
         say(f"recording {path} into {file}{f' after the {recorder.kept} replies it holds' if recorder.kept else ''}; Ctrl-C ends it")

@@ -57,6 +57,7 @@ class TracerSocket:
         self._limit = reply_limit
         self._state = SourceState("new")
         self._in_use: socket.socket | None = None
+        self._closes = 0
 
     def poll(self, ack: str | None) -> RawReply:
         """One reply, unread but for its first and last byte.
@@ -74,6 +75,7 @@ class TracerSocket:
 
     def close(self) -> None:
         """Cut short a poll that another thread is in: it raises SourceError. Otherwise nothing is held between two polls."""
+        self._closes += 1
         connection = self._in_use
         if connection is not None:
             with suppress(OSError):
@@ -84,8 +86,11 @@ class TracerSocket:
         return asdict(self._state)
 
     def _read(self, ack: str | None) -> RawReply:
+        closes = self._closes
         with Stream(self._path, self._timeout, REMEDY) as stream:
             self._in_use = stream.socket
+            if self._closes != closes:
+                raise SourceError(f"{self._path}: closed by us while connecting")
             try:
                 body = self._converse(stream, ack)
             except SourceTimeout as error:

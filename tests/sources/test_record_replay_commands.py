@@ -29,7 +29,10 @@ class CountingTracer:
         self.asked: list[dict[str, list[str]]] = []
 
     def behave(self, connection: socket.socket, stopped: threading.Event) -> None:  # noqa: ARG002
-        self.asked.append(parse_qs(urlsplit(read_request(connection).split()[1].decode()).query))
+        request = read_request(connection)
+        if not request:
+            return  # it was ended before it asked
+        self.asked.append(parse_qs(urlsplit(request.split()[1].decode()).query))
         connection.sendall(http(document({"pid": 1}, instance="i", reply_id=f"reply {len(self.asked)}")))
 
     def was_asked(self, times: int) -> bool:
