@@ -29,32 +29,48 @@ def default_path(environment: Mapping[str, str]) -> Path:
 
 
 def make_directory(path: Path) -> None:
-    """The directory of the store, for this user alone. Raises OSError."""
-    if not path.parent.is_dir():
-        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    """The directory of the store, for this user alone. Raises OSError, StoreUnusable."""
+    _refuse_file_as_directory(path)
+    path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
 
 
 def exists(path: Path) -> bool:
-    """Whether a store is there; False for nothing or an empty file. Raises StoreUnusable for what is not ours, OSError."""
+    """Whether something is there; an empty file is nothing. Raises StoreUnusable for a directory or a stump, OSError."""
+    _refuse_file_as_directory(path)
     if path.is_dir():
         raise StoreUnusable(f"{path}: is a directory. store.path names the file.")
-    try:
-        with path.open("rb") as file:
-            header = file.read(HEADER_SIZE)
-    except FileNotFoundError:
-        header = b""
-    if not header:
-        _refuse_leftovers(path)
-        return False
-    if not header.startswith(MAGIC) or len(header) < HEADER_SIZE:
+    size = path.stat().st_size if path.exists() else 0
+    if 0 < size < HEADER_SIZE:  # SQLite takes it for an empty database
         raise damaged(path, "file is not a database")
-    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+    return size > 0
+
+
+def check_header(path: Path) -> None:
+    """Refuse a file that is not ours before SQLite touches it. Raises StoreUnusable, OSError.
+
+    Only for a process that does not have the store open: closing the file here would drop the locks that SQLite holds on it.
+    """
+    with path.open("rb") as file:
+        header = file.read(HEADER_SIZE)
+    if not header.startswith(MAGIC):
+        raise damaged(path, "file is not a database")
+    check_application(path, int.from_bytes(header[68:72], "big"))
+
+
+def check_application(path: Path, application_id: int) -> None:
+    """Refuse the database of another program. Raises StoreUnusable."""
+    if application_id != APPLICATION_ID:
         raise StoreUnusable(f"{path}: a SQLite database of another program, not a store of rayscope. Choose another place: store.path.")
-    return True
 
 
-def _refuse_leftovers(path: Path) -> None:
-    """A write-ahead log without its database may hold what was stored last, and must not be played into a new one."""
+def _refuse_file_as_directory(path: Path) -> None:
+    there = next(parent for parent in path.parents if parent.exists())
+    if not there.is_dir():
+        raise StoreUnusable(f"{path}: {there} is not a directory, so no store can be below it. Choose another place: store.path.")
+
+
+def refuse_leftovers(path: Path) -> None:
+    """A write-ahead log without its database may hold what was stored last, and must not be played into a new one. Raises StoreUnusable."""
     for suffix in ("-wal", "-journal"):
         left = path.with_name(path.name + suffix)
         if left.exists() and left.stat().st_size:

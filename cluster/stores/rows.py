@@ -15,7 +15,7 @@ TEXT_COLUMNS = {"node": "node_names", "source": "addresses", "dest": "addresses"
 """Columns that are an index in `Rows` and a text in the store."""
 
 UPDATE_COUNTERS = f"UPDATE transactions SET {', '.join(f'{column_name(name)} = ?' for name in COUNTERS)} WHERE uid = ?"  # noqa: S608
-CHUNK = 20_000  # rows read at a time: bounds the Python objects that exist at once
+CHUNK = 1_000  # rows read at a time: few enough that their objects are reused while the processor still has them
 
 
 class Cursor(Protocol):
@@ -34,7 +34,11 @@ class Numbers(dict[str, int]):
 
 
 def encode_rows(rows: Rows) -> Iterator[tuple[Any, ...]]:
-    """The rows as tuples in the order of ROW. Raises KeyError or IndexError where columns are missing or point outside their tables."""
+    """The rows as tuples in the order of ROW. Raises LookupError or ValueError for columns that are not right."""
+    if not len(rows):
+        return iter(())
+    if int(rows.columns["uid"].min()) < 1:
+        raise ValueError("a uid below 1: those are the store's own")
     return zip(*(_encode(rows, name) for name in ROW), strict=True)
 
 

@@ -6,6 +6,7 @@ log is flushed to the disk at each commit; a disk that lies about flushing is be
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ class SqliteStore:
     """A Store in one file. Closed rows older than `retention` seconds, or beyond `size_limit` bytes of file, are summed into fold rows."""
 
     def __init__(self, path: str | Path, retention: float = RETENTION, size_limit: int = SIZE_LIMIT) -> None:
-        self.path = Path(path).absolute()
+        self.path = Path(os.path.realpath(path))  # one name, one lock
         self._limits = Limits(retention, size_limit)
         self._lock = WriterLock(self.path)
         self._database: sqlite3.Connection | None = None
@@ -119,19 +120,20 @@ class SqliteStore:
         )
 
 
-def read_only(path: str | Path, *, history: bool = True) -> Checkpoint:
-    """What the store holds at this moment, `history` included: rows that have left their node, and fold rows.
+def read_only(path: str | Path, *, history: bool = True, since: float = 0.0) -> Checkpoint:
+    """What the store holds at this moment: rows last seen at `since` (s since 1970) or later; without `history` only those with a slot.
 
     Takes no lock that a writer feels, and raises no fence. Raises StoreUnusable, also where there is no store.
     """
-    path = Path(path).absolute()
+    path = Path(os.path.realpath(path))
     with told(path):
         if not place.exists(path):
             raise StoreUnusable(f"{path}: there is no store. `rayscope up` makes one; store.path says where it is.")
         database = _connect_reader(path)
         try:
+            place.check_application(path, database.execute("PRAGMA application_id").fetchone()[0])
             _check_version(database, path)
-            return _read(database, path, EVERY if history else LIVE)
+            return _read(database, path, f"{EVERY if history else LIVE} AND coalesce(last_seen >= ?, TRUE)", since)
         finally:
             database.close()
 
@@ -139,7 +141,10 @@ def read_only(path: str | Path, *, history: bool = True) -> Checkpoint:
 def _open_file(path: Path) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: rayscope needs {'.'.join(map(str, OLDEST_SQLITE))} or newer")
-    if not place.exists(path):
+    if place.exists(path):
+        place.check_header(path)
+    else:
+        place.refuse_leftovers(path)
         place.create(path, f"rayscope {version('rayscope')}")
     database = sqlite3.connect(_uri(path, "rw"), uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT)
     try:
@@ -196,11 +201,11 @@ def _take_over(database: sqlite3.Connection, path: Path) -> Checkpoint:
     return _read(database, path, LIVE)
 
 
-def _read(database: sqlite3.Connection, path: Path, where: str) -> Checkpoint:
+def _read(database: sqlite3.Connection, path: Path, where: str, *arguments: float) -> Checkpoint:
     database.execute("BEGIN")
     try:
         with readable(path):
-            return read(database, where)
+            return read(database, where, arguments)
     finally:
         if database.in_transaction:
             database.execute("COMMIT")

@@ -19,7 +19,7 @@ from cluster.core.records import Flag
 from cluster.ports import Store
 from cluster.stores.memory import Contents, MemoryStore
 from cluster.stores.sqlite import SqliteStore, read_only
-from tests.stores.commits import Model, Record, changed_of, commit, departed, record, records_of, steps
+from tests.stores.commits import IN_MEMORY, Model, Record, changed_of, commit, departed, record, records_of, steps
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Kind:
 
 @contextmanager
 def sqlite_kind() -> Iterator[Kind]:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
         path = Path(directory, "rayscope.db")
         yield Kind(lambda: SqliteStore(path), lambda: read_only(path))
 
@@ -77,7 +77,7 @@ def test_the_fence_rises_at_every_open(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(made=st.lists(steps(), min_size=1, max_size=4), reopen=st.booleans())
 def test_what_is_committed_is_what_is_read(name: str, made: list[Record], reopen: bool) -> None:
     with KINDS[name]() as kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ PLAIN: Record = {
     "first_seen": 1e9,
     "last_seen": 1e9,
 }
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where hundreds of short-lived stores go, whose flushes would keep a disk busy."""
 NOTHING: Columns = {}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.core.errors import SettingsError, StoreError, StoreUnusable
+from cluster.core.errors import SettingsError, StoreBusy, StoreError, StoreUnusable
 from cluster.stores.place import default_path
 from cluster.stores.sqlite import SqliteStore, read_only
 from tests.stores.commits import commit, record, records_of
@@ -71,9 +71,20 @@ def contents(directory: Path) -> dict[str, bytes]:
 def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     store = SqliteStore(tmp_path / "file" / "rayscope.db")
-    with pytest.raises(StoreUnusable, match="choose another place"):
-        store.open()
+    for attempt in (store.open, lambda: read_only(store.path)):
+        with pytest.raises(StoreUnusable, match=r"file is not a directory, so no store can be below it\. Choose another place"):
+            attempt()
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_store_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
+    path, other = tmp_path / "rayscope.db", tmp_path / "other.db"
+    other.symlink_to(path)
+    store = SqliteStore(path)
+    store.open()
+    with pytest.raises(StoreBusy, match=f"pid {os.getpid()}"):
+        SqliteStore(other).open()
+    store.close()
 
 
 def test_a_directory(tmp_path: Path) -> None:
@@ -178,6 +189,8 @@ def test_a_commit_that_cannot_be_stored_leaves_nothing(tmp_path: Path) -> None:
     fence = store.open().fence
     with pytest.raises(StoreError, match=r"commit 1 cannot be stored .*UnicodeEncodeError.*nothing of it is written"):
         store.commit(commit(1, fence, record(1), record(2, local="\ud800")))
+    with pytest.raises(StoreError, match="a uid below 1"):
+        store.commit(commit(1, fence, record(-1)))
     store.commit(commit(1, fence, record(3)))
     assert set(records_of(read_only(path).rows)) == {3}
     store.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -78,10 +80,12 @@ def test_history_is_optional(tmp_path: Path) -> None:
     path = tmp_path / "rayscope.db"
     store = SqliteStore(path)
     fence = store.open().fence
-    store.commit(commit(1, fence, record(1), departed(2)))
+    store.commit(commit(1, fence, record(1, last_seen=5.0), departed(2, last_seen=6.0), record(3, last_seen=7.0), at=7.0))
     store.close()
-    assert set(records_of(read_only(path).rows)) == {1, 2}
-    assert set(records_of(read_only(path, history=False).rows)) == {1}
+    assert set(records_of(read_only(path).rows)) == {1, 2, 3}
+    assert set(records_of(read_only(path, history=False).rows)) == {1, 3}
+    assert set(records_of(read_only(path, since=6.0).rows)) == {2, 3}
+    assert set(records_of(read_only(path, history=False, since=6.0).rows)) == {3}
 
 
 def test_reading_makes_nothing_and_raises_no_fence(tmp_path: Path) -> None:
@@ -93,3 +97,15 @@ def test_reading_makes_nothing_and_raises_no_fence(tmp_path: Path) -> None:
     store.open()
     store.close()
     assert [read_only(path).fence for _ in range(3)] == [1, 1, 1]
+
+
+def test_reading_in_the_writer_s_own_process_does_not_drop_its_locks(tmp_path: Path) -> None:
+    path = tmp_path / "rayscope.db"
+    store = SqliteStore(path)
+    fence = store.open().fence
+    store.commit(commit(1, fence, record(1, sent=1)))
+    assert len(read_only(path).rows) == 1
+    script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT * FROM meta').fetchall(); d.close()"
+    subprocess.run([sys.executable, "-c", script, path], check=True, capture_output=True)
+    assert path.with_name("rayscope.db-wal").exists(), "another process believed to be the last one, and took the log away"
+    store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cluster.core.records import Flag, Role
 from cluster.stores import folding
 from cluster.stores.schema import select_rows
 from cluster.stores.sqlite import SqliteStore, read_only
-from tests.stores.commits import Record, commit, departed, record, records_of, totals
+from tests.stores.commits import IN_MEMORY, Record, commit, departed, record, records_of, totals
 
 U64 = 2**64 - 1
 HOUR = 3600.0
@@ -123,12 +124,12 @@ makings = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(made=makings, size_limit=st.sampled_from([1, 10**9]), batch=st.sampled_from([1, 2, 100]))
-def test_totals_are_conserved(tmp_path_factory: pytest.TempPathFactory, made: list[list[Record]], size_limit: int, batch: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
+def test_totals_are_conserved(made: list[list[Record]], size_limit: int, batch: int) -> None:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
         patch.setattr("cluster.stores.sqlite.BATCH", batch)
-        stored = Stored(tmp_path_factory.mktemp("store") / "rayscope.db", retention=3.0, size_limit=size_limit)
+        stored = Stored(Path(directory, "rayscope.db"), retention=3.0, size_limit=size_limit)
         sent = recv = retransmits = 0
         held: dict[int, Record] = {}
         uid = 0
