@@ -37,12 +37,17 @@ def _range(schema: dict[str, Any]) -> str:
     """The bounds in words; an exclusive maximum is the machine's own and goes without saying."""
     match schema:
         case {"minimum": low, "maximum": high} | {"minLength": low, "maxLength": high}:
-            return f" from {low:,} to {high:,}"
+            return f" from {_number(low)} to {_number(high)}"
         case {"minimum": low} | {"minLength": low}:
-            return f" of at least {low:,}"
+            return f" of at least {_number(low)}"
         case {"exclusiveMinimum": low}:
-            return f" above {low:,}"
+            return f" above {_number(low)}"
     return ""
+
+
+def _number(value: float) -> str:
+    """86,400 and never 86,400.0, which of the two a release of pydantic may have."""
+    return f"{int(value) if value == int(value) else value:,}"
 
 
 def _allowed(schema: dict[str, Any]) -> str:

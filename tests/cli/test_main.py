@@ -68,7 +68,7 @@ def test_a_fault_of_ours_is_not_hidden() -> None:
 def test_wrong_usage_says_where_help_is(arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
-    assert "--help" in result.stderr
+    assert " for help." in result.stderr
 
 
 def test_a_mistyped_command_is_told_the_close_one() -> None:
