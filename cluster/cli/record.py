@@ -19,6 +19,7 @@ from cluster.core.errors import SourceError
 from cluster.ports import ConnectionSource
 from cluster.sources.backoff import Backoff
 from cluster.sources.recording import Recorder
+from cluster.sources.replay import UNREADABLE
 from cluster.sources.tracer_socket import TracerSocket
 from configs import paths
 
@@ -50,7 +51,7 @@ def read_head(body: bytes) -> Head | None:
     """The reply_id and the rows; None for what a tracer would not say."""
     try:
         return HEAD.decode(body)
-    except (msgspec.MsgspecError, ValueError):
+    except UNREADABLE:
         return None
 
 

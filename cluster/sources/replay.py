@@ -21,6 +21,7 @@ from cluster.core.errors import SourceMalformed
 from cluster.ports import RawReply
 from cluster.sources.recording import BODY_LIMIT, Recording
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)  # what decoding hostile JSON can raise
 FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 ROWS = msgspec.json.Decoder(list[msgspec.Raw] | None)
 
@@ -127,7 +128,7 @@ def without_closed(reply: RawReply) -> RawReply:
     try:
         fields = FIELDS.decode(reply.body)
         rows = ROWS.decode(fields["connections"]) or []
-    except (msgspec.MsgspecError, KeyError, ValueError):
+    except (*UNREADABLE, KeyError):
         return reply
     fields["connections"] = msgspec.Raw(msgspec.json.encode([row for row in rows if not _is_closed(row)]))
     return RawReply(msgspec.json.encode(fields), reply.peer, reply.received_at)
@@ -146,7 +147,7 @@ def with_instance(reply: RawReply, name: Callable[[str], str]) -> RawReply:
     try:
         fields = FIELDS.decode(reply.body)
         found = msgspec.json.decode(fields["instance"], type=str) if "instance" in fields else ""
-    except (msgspec.MsgspecError, ValueError):
+    except UNREADABLE:
         return reply
     named = name(found)
     if named in ("", found):
@@ -158,5 +159,5 @@ def with_instance(reply: RawReply, name: Callable[[str], str]) -> RawReply:
 def _is_closed(row: msgspec.Raw) -> bool:
     try:
         return ROW_STATE.decode(row).state == "closed"
-    except (msgspec.MsgspecError, ValueError):
+    except UNREADABLE:
         return False

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from cluster.cli.record import read_head
 from cluster.core.errors import SourceError, SourceMalformed
 from cluster.ports import ConnectionSource, RawReply
 from cluster.sources.recording import Recorder, Recording
-from cluster.sources.replay import Cursor, ReplaySource, without_closed
+from cluster.sources.replay import Cursor, ReplaySource, with_instance, without_closed
 from cluster.sources.replay_server import CLIENTS_LIMIT, ReplayServer
 from cluster.sources.tracer_socket import TracerSocket
 from cluster.sources.unix_http import get
@@ -85,18 +86,20 @@ def test_replies_without_a_state_are_repeated_as_they_are(file: Path) -> None:
     source.close()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"connections":[{"state":"closed"',
-        b'"closed"',
-        b'{"a":"closed"}',
-        b'{"connections":"closed"}',
-        b'{"connections":null,"a":"closed"}',
-    ],
-)
+UNREADABLE = {
+    "cut": b'{"connections":[{"state":"closed"',
+    "text": b'"closed"',
+    "no list": b'{"connections":"closed"}',
+    "deep": b'{"connections":[%s],"a":"closed"}' % (b"[" * 100_000 + b"]" * 100_000),
+}
+
+
+@pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
 def test_what_cannot_be_read_is_repeated_as_it_is(body: bytes) -> None:
-    assert without_closed(RawReply(body, "", 0.0)).body.replace(b"[]", b"null") == body
+    reply = RawReply(body, "", 0.0)
+    assert read_head(body) is None
+    assert without_closed(reply).body == body
+    assert with_instance(reply, lambda found: found).body == body
 
 
 def test_odd_rows_stay() -> None:
