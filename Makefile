@@ -27,10 +27,10 @@ install:
 
 # A set-up that was cut short has no stamp: the next one begins anew, since a package may be there in part.
 setup:
-	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); install it: apt-get install python3 python3-venv" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old, 3.11 or newer is needed; say where one is: make PYTHON=python3.11 install" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) cannot make a virtual environment; install what is missing: apt-get install python3-venv" >&2; exit 1; }
-	@if grep -qs '^$(PLACE) ' $(STAMP) && $(BIN)/python -c 'import pip' 2>/dev/null; then rm -f $(STAMP); else echo "make: making the virtual environment $(VENV)" >&2; $(PYTHON) -m venv --clear $(VENV); fi
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: there is no $(PYTHON); install it: apt-get install python3 python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$("$(PYTHON)" --version) is too old, 3.11 or newer is needed; say where one is: make PYTHON=python3.11 install" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) cannot make a virtual environment; install what is missing: apt-get install python3-venv" >&2; exit 1; }
+	@if grep -qs '^$(PLACE) ' $(STAMP) && $(BIN)/python -c 'import pip' 2>/dev/null; then rm -f $(STAMP); else echo "make: making the virtual environment $(VENV)" >&2; "$(PYTHON)" -m venv --clear $(VENV); fi
 	$(SAY) "installing $$(grep -c == requirements.lock) packages from requirements.lock (a minute or two the first time)"
 	@$(PIP) --require-hashes --requirement requirements.lock || { echo "make: the packages could not be installed; is the package index reachable from here? (pip's own message is above; try again with: make install)" >&2; exit 1; }
 	@$(PIP) --no-deps --no-build-isolation --editable .
