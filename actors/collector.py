@@ -39,7 +39,7 @@ class NodeCollector:
         self._core = Collector(node, secrets.randbits(63), limits)
         self._lock = threading.Lock()
         self._source = TracerSocket(socket, f"rayscope-{node}", tracer.protocol, tracer.timeout, tracer.reply_limit)
-        self._metadata, self._processes = metadata_sources(node, docker_socket=collector.docker_socket)
+        self._metadata, self._processes = metadata_sources(node, collector.docker_socket, collector.proc)
         self._aggregator = Peer(AGGREGATOR, settings.aggregator.call_timeout)
         self._aggregator_number = 0
         self._stopping = threading.Event()
@@ -62,7 +62,12 @@ class NodeCollector:
     def status(self) -> dict[str, Any]:
         """The collector's counters and its tracer's state."""
         with self._lock:
-            return {**self._core.status(), "pid": os.getpid(), "tracer": self._source.status()}
+            return {
+                **self._core.status(),
+                "pid": os.getpid(),
+                "tracer": self._source.status(),
+                "metadata": {one.name: one.status() for one in self._metadata},
+            }
 
     def stop(self, timeout: float = 10.0) -> bool:
         """Poll a last time and deliver what is in flight; True where everything was applied."""

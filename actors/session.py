@@ -37,7 +37,10 @@ def token_file(runtime: Path) -> Path:
 
 
 def set_environment(settings: RaySettings, runtime: Path) -> None:
-    """What Ray reads from the environment, for this process and those that Ray starts. A person's own choice is left alone."""
+    """What Ray reads from the environment, for this process and those that Ray starts. A person's own choice is left alone.
+
+    Ray reads its authentication mode when it is imported, so this comes first: nothing in this module imports Ray before.
+    """
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "RAY_AUTH_MODE" not in os.environ:
@@ -48,9 +51,9 @@ def set_environment(settings: RaySettings, runtime: Path) -> None:
 
 def connect(address: str, settings: RaySettings, runtime: Path) -> None:
     """Join a running Ray as a quiet client. Raises ActorError."""
+    set_environment(settings, runtime)
     import ray
 
-    set_environment(settings, runtime)
     try:
         ray.init(address=address, **_common(settings))
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -59,12 +62,12 @@ def connect(address: str, settings: RaySettings, runtime: Path) -> None:
 
 def start(node: str, settings: RaySettings, runtime: Path) -> Session:
     """Join the Ray of `settings.address`, or start one on this machine. Raises ActorError."""
-    import ray
-
     if settings.address:
         connect(settings.address, settings, runtime)
         return Session(settings.address, "", started=False)
     set_environment(settings, runtime)
+    import ray
+
     try:
         context: Any = ray.init(
             address="local",

@@ -47,7 +47,10 @@ class Store(Protocol):
         """Raise the fence by one, durably, and return it with everything a new aggregator needs. Raises StoreError."""
 
     def commit(self, commit: Commit) -> None:
-        """Apply one commit in one transaction; the same number again changes nothing. Raises FencedError, StoreError."""
+        """Apply one commit in one transaction; the same number again changes nothing. Raises FencedError, StoreError.
+
+        A handle that was not opened (its process was restarted) opens the store without raising the fence.
+        """
 
     def close(self) -> None:
         """Give the store back."""

@@ -35,10 +35,11 @@ class LiveReader:
 
     def __init__(self, address: str, settings: Settings, runtime: Path) -> None:
         from actors import session
-        from actors.calls import Peer
-        from actors.options import AGGREGATOR
 
         session.connect(address, settings.ray, runtime)
+        from actors.calls import Peer  # it imports Ray, whose environment is set by now
+        from actors.options import AGGREGATOR
+
         self.origin = "live"
         self._peer = Peer(AGGREGATOR, settings.aggregator.call_timeout)
 

@@ -53,10 +53,12 @@ def start_tracer(path: str, runtime: Path, settings: Settings, stack: ExitStack)
 def start_actors(node: str, tracer_socket: str, store: Path, runtime: Path, settings: Settings, stack: ExitStack) -> None:
     """Ray, then our actors; both end with the stack where they are ours."""
     say("joining Ray" if settings.ray.address else "starting Ray (about ten seconds)")
-    from actors import deploy, session
+    from actors import session
 
     ray_session = session.start(node, settings.ray, runtime)
     stack.callback(session.leave)
+    from actors import deploy  # it imports Ray, whose environment is set by now
+
     if ray_session.dashboard:
         say(f"Ray dashboard {ray_session.dashboard} (token in {os.environ.get('RAY_AUTH_TOKEN_PATH', 'RAY_AUTH_TOKEN')})")
     deploy.deploy(str(store), tracer_socket, settings)

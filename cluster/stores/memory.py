@@ -39,17 +39,14 @@ class MemoryStore:
     def open(self) -> Checkpoint:
         """Raise the fence by one. Raises StoreBusy where another handle has it open."""
         contents = self.contents
-        if contents.holder not in (None, self):
-            raise StoreBusy("memory: another handle has the store open. Close it first.")
-        contents.holder = self
+        self._hold()
         contents.fence += 1
         return self.read_only(history=False)
 
     def commit(self, commit: Commit) -> None:
         """Apply one commit whole. Raises FencedError, StoreError."""
         contents = self.contents
-        if contents.holder is not self:
-            raise StoreError("memory: the store is not open")
+        self._hold()
         if commit.fence != contents.fence:
             raise FencedError(
                 f"memory: commit {commit.number} of aggregator {commit.fence} refused: the store belongs to aggregator {contents.fence}"
@@ -67,6 +64,11 @@ class MemoryStore:
         contents.next_uid = max([contents.next_uid, *(uid + 1 for uid in rows)])
         contents.committed = (commit.fence, commit.number)
         self._apply_others(commit)
+
+    def _hold(self) -> None:
+        if self.contents.holder not in (None, self):
+            raise StoreBusy("memory: another handle has the store open. Close it first.")
+        self.contents.holder = self
 
     def _apply_others(self, commit: Commit) -> None:
         contents = self.contents

@@ -11,29 +11,19 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import quote
 
 from cluster.core.checkpoint import Checkpoint, Commit
-from cluster.core.errors import FencedError, StoreError, StoreUnusable
+from cluster.core.errors import FencedError, StoreError
 from cluster.stores import place
-from cluster.stores.faults import damaged, readable, told
+from cluster.stores.faults import readable, told
 from cluster.stores.folding import BATCH, Limits, retain
 from cluster.stores.lock import WriterLock
-from cluster.stores.schema import OLDEST_SQLITE, VERSION
+from cluster.stores.opening import open_reader, open_writer
 from cluster.stores.tables import EVERY, LIVE, read, read_meta, write, write_meta
 
 RETENTION = 604_800.0  # s
 SIZE_LIMIT = 2_000_000_000  # bytes
-BUSY_TIMEOUT = 5.0  # s that a lock of another program, such as a sqlite3 shell, is waited for
-CHECKED_SIZE = 256_000_000  # bytes: a file up to this is checked whole when it is opened, about a second
-PRAGMAS = (
-    "journal_mode = WAL",
-    "synchronous = FULL",
-    "journal_size_limit = 67108864",  # bytes: the log is cut back to this after a large commit
-    "cache_size = -32000",  # KiB
-)
 
 
 class SqliteStore:
@@ -65,10 +55,13 @@ class SqliteStore:
                 raise
 
     def commit(self, commit: Commit) -> None:
-        """Apply one commit in one transaction; one that is applied already changes nothing. Raises FencedError, StoreError."""
+        """Apply one commit in one transaction; one that is applied already changes nothing. Raises FencedError, StoreError.
+
+        Without an open before, the file is opened and the fence left alone: the writer was restarted, its aggregator was not.
+        """
         with self._calls, told(self.path):
             if self._database is None:
-                raise StoreError(f"{self.path}: the store is not open")
+                self._database = self._connect()
             try:
                 with _transaction(self._database):
                     self._apply(self._database, commit)
@@ -93,7 +86,7 @@ class SqliteStore:
         place.make_directory(self.path)
         self._lock.acquire()
         try:
-            return _open_file(self.path)
+            return open_writer(self.path)
         except BaseException:
             self._lock.release()
             raise
@@ -127,72 +120,11 @@ def read_only(path: str | Path, *, history: bool = True, since: float = 0.0) -> 
     """
     path = Path(os.path.realpath(path))
     with told(path):
-        if not place.exists(path):
-            raise StoreUnusable(f"{path}: there is no store. `rayscope up` makes one; store.path says where it is.")
-        database = _connect_reader(path)
+        database = open_reader(path)
         try:
-            place.check_application(path, database.execute("PRAGMA application_id").fetchone()[0])
-            _check_version(database, path)
             return _read(database, path, f"{EVERY if history else LIVE} AND coalesce(last_seen >= ?, TRUE)", since)
         finally:
             database.close()
-
-
-def _open_file(path: Path) -> sqlite3.Connection:
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: rayscope needs {'.'.join(map(str, OLDEST_SQLITE))} or newer")
-    if place.exists(path):
-        place.check_header(path)
-    else:
-        place.refuse_leftovers(path)
-        place.create(path, f"rayscope {version('rayscope')}")
-    database = sqlite3.connect(_uri(path, "rw"), uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT)
-    try:
-        _check_version(database, path)
-        for pragma in PRAGMAS:
-            database.execute(f"PRAGMA {pragma}").fetchall()
-        _check_pages(database, path)
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _uri(path: Path, options: str) -> str:
-    return f"file:{quote(str(path))}?mode={options}"
-
-
-def _connect_reader(path: Path) -> sqlite3.Connection:
-    """A reader; on a medium that cannot be written, where no log is left, one that looks at the file alone."""
-    database = sqlite3.connect(_uri(path, "ro"), uri=True, isolation_level=None, timeout=BUSY_TIMEOUT)
-    try:
-        database.execute("PRAGMA user_version").fetchone()
-    except sqlite3.OperationalError as error:
-        log = path.with_name(path.name + "-wal")
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or (log.exists() and log.stat().st_size):
-            database.close()
-            raise
-        database.close()
-        return sqlite3.connect(_uri(path, "ro&immutable=1"), uri=True, isolation_level=None)
-    return database
-
-
-def _check_version(database: sqlite3.Connection, path: Path) -> None:
-    found = database.execute("PRAGMA user_version").fetchone()[0]
-    if found != VERSION:
-        raise StoreUnusable(
-            f"{path}: the store has schema version {found}, this release reads version {VERSION}. "
-            f"Use the release that made it, or move the file away to start an empty one."
-        )
-
-
-def _check_pages(database: sqlite3.Connection, path: Path) -> None:
-    """Look for damage before anything is written. In a large file this would take long: there damage shows where it is met."""
-    if path.stat().st_size > CHECKED_SIZE:
-        return
-    problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if problem != "ok":
-        raise damaged(path, problem)
 
 
 def _take_over(database: sqlite3.Connection, path: Path) -> Checkpoint:

@@ -71,7 +71,9 @@ def running() -> Iterator[Running]:
         session.start(NODE, settings.ray, base)
         try:
             deploy.deploy(str(store), socket, settings)
-            yield Running(settings, store, socket, tracer)
+            made = Running(settings, store, socket, tracer)
+            wait_for(lambda: made.peer(AGGREGATOR).call("status", group=QUERY)["nodes_covered"] == 1)
+            yield made
             deploy.take_down()
         finally:
             session.leave()

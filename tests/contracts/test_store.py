@@ -177,12 +177,24 @@ def test_one_writer_at_a_time(kind: Kind) -> None:
     fence = first.open().fence
     with pytest.raises(StoreBusy):
         second.open()
-    with pytest.raises(StoreError, match="not open"):
+    with pytest.raises(StoreBusy):
         second.commit(commit(1, fence, record(1)))
     first.commit(commit(1, fence, record(1)))
     first.close()
     opened = second.open()
     assert (opened.fence, set(records_of(opened.rows))) == (fence + 1, {1})
+    second.close()
+
+
+def test_a_restarted_writer_goes_on_with_the_fence_that_stands(kind: Kind) -> None:
+    first, second = kind.handle(), kind.handle()
+    fence = first.open().fence
+    first.commit(commit(1, fence, record(1)))
+    first.close()
+    second.commit(commit(2, fence, record(2)))
+    assert (kind.look().fence, set(records_of(kind.look().rows))) == (fence, {1, 2})
+    with pytest.raises(FencedError):
+        second.commit(commit(3, fence - 1, record(3)))
     second.close()
 
 
