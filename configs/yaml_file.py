@@ -23,7 +23,7 @@ class Entry:
     """One value as the file has it."""
 
     section: str
-    name: str | None  # None where the whole section is something else than a map
+    name: str | None  # None where the section is empty (value None) or something else than a map
     value: Any
     line: int
 
@@ -95,11 +95,11 @@ def _entries(root: yaml.Node | None, path: Path) -> Iterator[Entry]:
             f"{path}:{root.start_mark.line + 1}: sections were expected, such as `collector:`, not a list or a single value"
         )
     for section, node in _pairs(root, path, ""):
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode) and node.value:
             for name, value in _pairs(node, path, f" in {section[:80]!r}"):
                 yield Entry(section, name, _value(value), value.start_mark.line + 1)
         else:
-            yield Entry(section, None, None if _is_null(node) else _value(node), node.start_mark.line + 1)
+            yield Entry(section, None, _value(node) or None, node.start_mark.line + 1)
 
 
 def read(path: Path) -> list[Entry]:

@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from cluster.cli.options import SettingsLoader, complete_key
-from cluster.cli.output import closed_pipe, say
+from cluster.cli.output import drop_output, say
 from cluster.core.errors import RayscopeError, SettingsError
 
 COMMANDS = {
@@ -45,8 +45,14 @@ class Lazy(click.Group):
             click.echo(err=True)
             ctx.exit(130)
         except BrokenPipeError:
-            closed_pipe()
+            drop_output()
             ctx.exit(141)
+        except OSError as error:
+            if ctx.params.get("debug"):
+                raise
+            drop_output()
+            say(f"{error} (rayscope --debug shows where)")
+            ctx.exit(1)
         return result
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

@@ -78,8 +78,11 @@ def print_json(value: Any) -> None:
     click.echo("]")
 
 
-def closed_pipe() -> None:
-    """The reader of stdout went away (`rayscope flows | head`): write the rest to nowhere, so that ending says nothing either."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def drop_output() -> None:
+    """Nobody takes what is still to be written (`rayscope flows | head`, a full disk): let it go, so that ending says nothing of it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

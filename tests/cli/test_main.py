@@ -132,6 +132,13 @@ def test_a_closed_pipe_ends_it_quietly() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_a_full_disk_is_a_message() -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run([sys.executable, "-m", "cluster", "config"], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == b"rayscope: [Errno 28] No space left on device (rayscope --debug shows where)\n"
+
+
 def test_python_m_cluster_is_the_same_command() -> None:
     done = subprocess.run([sys.executable, "-m", "cluster", "--help"], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("Usage: rayscope [OPTIONS] COMMAND")

@@ -82,7 +82,7 @@ def test_text_can_say_yes_and_no(environ: dict[str, str], text: str, value: bool
 
 
 def test_an_empty_file_and_empty_sections_set_nothing(environ: dict[str, str], tmp_path: Path) -> None:
-    for text in ("", "# only a comment\n", "---\n", "collector:\ntracer:\n"):
+    for text in ("", "# only a comment\n", "---\n", "collector:\ntracer:\n", "collector: {}\n"):
         assert load(environ, write(tmp_path / "empty.yaml", text)).settings == Settings()
     assert load(environ, Path("/dev/null")).settings == Settings()
 
@@ -93,6 +93,8 @@ def test_an_empty_file_and_empty_sections_set_nothing(environ: dict[str, str], t
         ("collector:\n  intervall: 2\n", ":2: there is no setting 'collector.intervall'; did you mean collector.interval?"),
         ("colector:\n  interval: 2\n", ":2: there is no setting 'colector'; did you mean collector?"),
         ("collector.interval: 2\n", ":1: there is no setting 'collector.interval'; write it as `collector:` with `interval:` below it"),
+        ("colector: {}\n", ":1: there is no setting 'colector'; did you mean collector?"),
+        ("colector:\n", ":1: there is no setting 'colector'; did you mean collector?"),
         ("zebra:\n  x: 2\n", ":2: there is no setting 'zebra'; `rayscope config --defaults` lists all"),
         ("collector:\n\n  interval: fast\n", ":3: collector.interval: 'fast' is not allowed. Allowed: a number from 0.01 to 86,400."),
         ("collector:\n  interval: -1\n", ":2: collector.interval: -1 is not allowed"),
