@@ -41,7 +41,7 @@ CREATE TABLE transactions (
     pid INTEGER NOT NULL,
     cookie NOT NULL,               -- the kernel's number of the socket; 0 not known
     direction INTEGER NOT NULL,    -- 0 not known, 1 incoming, 2 outgoing, 3 local, 4 none
-    flags INTEGER NOT NULL,        -- 1 closed, 2 bytes unknown, 4 received bytes may be one high, 8 sum of many connections
+    flags INTEGER NOT NULL,        -- 1 closed, 2 bytes unknown, 4 received may be one high, 8 sum of many, 16 exported
     monotonic_sent_bytes NOT NULL, -- the tracer's last value; twenty digits of TEXT above 2^63-1
     monotonic_recv_bytes NOT NULL,
     monotonic_retransmits INTEGER NOT NULL,

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from cluster.core.checkpoint import COUNTERS, ROW, VIEW, Columns, Commit, Edge, NodeState, Rows
+from cluster.stores.opening import PRAGMAS
 from cluster.stores.rows import encode_rows
 from cluster.stores.schema import UPSERT_ROW, column_name
-from cluster.stores.sqlite import PRAGMAS, SqliteStore
+from cluster.stores.sqlite import SqliteStore
 from tests.benchmarks.report import median, report, seconds
 
 ROWS = 200_000

@@ -61,7 +61,7 @@ def test_an_open_reader_does_not_hold_up_the_writer(tmp_path: Path) -> None:
 
 
 def test_a_shell_that_holds_a_write_lock_is_named_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.stores.sqlite.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("cluster.stores.opening.BUSY_TIMEOUT", 0.05)
     path = tmp_path / "rayscope.db"
     store = SqliteStore(path)
     fence = store.open().fence
