@@ -45,6 +45,15 @@ def exists(path: Path) -> bool:
     return size > 0
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its name; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def check_header(path: Path) -> None:
     """Refuse a file that is not ours before SQLite touches it. Raises StoreUnusable, OSError.
 

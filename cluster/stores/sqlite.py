@@ -1,7 +1,7 @@
 """The SQLite store: one file that recovery rests on and that a person can read with the sqlite3 shell.
 
 Promise: when `commit` returns, the commit survives the death of this process and of the machine (write-ahead log, synchronous = FULL: the
-log is flushed to the disk at each commit; a disk that lies about flushing is beyond us). When it raises, nothing of the commit is there.
+log is flushed to the disk at each commit; a disk that lies about flushing is beyond us). When it raises, nothing of the commit is seen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cluster.core.checkpoint import Checkpoint, Commit
-from cluster.core.errors import FencedError, StoreError
+from cluster.core.errors import FencedError, StoreError, StoreUnusable
 from cluster.stores import place
 from cluster.stores.faults import readable, told
 from cluster.stores.folding import BATCH, Limits, retain
@@ -34,6 +34,7 @@ class SqliteStore:
         self._limits = Limits(retention, size_limit)
         self._lock = WriterLock(self.path)
         self._database: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._calls = threading.Lock()
 
     def __repr__(self) -> str:
@@ -45,8 +46,9 @@ class SqliteStore:
         Raises StoreBusy where another rayscope has it, StoreUnusable for a file that this release cannot use.
         """
         with self._calls, told(self.path):
-            if self._database is not None:
+            if self._database is not None and self._file == place.identity(self.path):
                 return _take_over(self._database, self.path)
+            self._release()
             self._database = self._connect()
             try:
                 return _take_over(self._database, self.path)
@@ -62,6 +64,10 @@ class SqliteStore:
         with self._calls, told(self.path):
             if self._database is None:
                 self._database = self._connect()
+            if self._file != place.identity(self.path):
+                raise StoreUnusable(
+                    f"{self.path}: the file was removed or replaced while rayscope had it open. Put it back, or restart rayscope."
+                )
             try:
                 with _transaction(self._database):
                     self._apply(self._database, commit)
@@ -86,7 +92,9 @@ class SqliteStore:
         place.make_directory(self.path)
         self._lock.acquire()
         try:
-            return open_writer(self.path)
+            database = open_writer(self.path)
+            self._file = place.identity(self.path)
+            return database
         except BaseException:
             self._lock.release()
             raise

@@ -183,6 +183,21 @@ def test_a_log_without_its_database_is_not_played_into_a_new_one(tmp_path: Path)
     store.close()
 
 
+def test_a_file_that_is_taken_away_is_missed(tmp_path: Path) -> None:
+    path, aside = tmp_path / "rayscope.db", tmp_path / "aside.db"
+    store = SqliteStore(path)
+    fence = store.open().fence
+    store.commit(commit(1, fence, record(1)))
+    path.rename(aside)
+    with pytest.raises(StoreUnusable, match="was removed or replaced while rayscope had it open"):
+        store.commit(commit(2, fence, record(2)))
+    assert not path.exists()
+    aside.rename(path)
+    store.commit(commit(2, fence, record(2)))
+    assert set(records_of(read_only(path).rows)) == {1, 2}
+    store.close()
+
+
 def test_a_commit_that_cannot_be_stored_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "rayscope.db"
     store = SqliteStore(path)
