@@ -14,21 +14,10 @@ from rich.text import Text
 
 from actors.calls import Peer
 from actors.options import QUERY
+from cluster.cli.units import bytes_text
 from cluster.core.query import Filter
 
 ROWS = 20
-
-
-def bytes_text(count: int | None) -> str:
-    """A byte count as people read it; "unknown" for None."""
-    if count is None:
-        return "unknown"
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def headline(status: dict[str, Any]) -> str:

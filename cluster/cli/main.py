@@ -19,6 +19,10 @@ from cluster.cli.output import drop_output, say
 from cluster.core.errors import RayscopeError, SettingsError
 
 COMMANDS = {
+    "up": "Start rayscope here and show this machine's traffic until Ctrl-C.",
+    "flows": "Show transactions: who talks to whom, and how much.",
+    "metadata": "Show what is known of each address.",
+    "status": "Show what the answers rest on: coverage, losses, freshness.",
     "config": "Show the settings in force and where each is from.",
     "completion": "Print what makes your shell complete rayscope's commands.",
     "doctor": "Say what this machine offers and lacks, each lack with its remedy.",

@@ -1,0 +1,50 @@
+"""`rayscope status`: what the answers rest on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from cluster.cli.options import SettingsLoader, json_option
+from cluster.cli.output import print_json, print_table, say
+from cluster.cli.reading import reader
+from cluster.cli.units import age_text
+
+TOTALS = ("rows", "open", "edges", "missed", "refused", "folded", "unattributed", "ambiguous", "backpressure", "fence")
+
+
+def node_line(node: dict[str, Any]) -> tuple[Any, ...]:
+    """A node as a line of the table."""
+    said = node["status"]
+    return (node["node"], node["state"], age_text(node["age"]), said.get("connections"), said.get("polls"), said.get("missed"))
+
+
+def uncovered_text(node: str, start: float, end: float, reason: str) -> str:
+    """An interval in which nobody looked, in the reader's own time."""
+    first, last = (datetime.fromtimestamp(moment).isoformat(" ", "seconds") for moment in (start, end))
+    return f"{node} was not covered from {first} to {last}: {reason}"
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def command(load: SettingsLoader, as_json: bool) -> None:
+    """Show what the answers rest on: nodes covered, what was missed, refused, folded or unknown, and how fresh it is.
+
+    The answer is live while `rayscope up` runs, else from the store; stderr says which.
+    """
+    source = reader(load().settings)
+    say(source.origin)
+    status = source.status()
+    if as_json:
+        print_json({"origin": source.origin, **status})
+        return
+    print_table(("node", "state", "seen", "connections", "polls", "missed"), map(node_line, status["nodes"]))
+    click.echo()
+    print_table(("what", "count"), [(name, status[name]) for name in TOTALS])
+    for interval in status["uncovered"]:
+        click.echo(uncovered_text(*interval))
+    if status.get("store_error"):
+        click.echo(f"the store does not take commits: {status['store_error']}")
