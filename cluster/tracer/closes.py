@@ -1,4 +1,9 @@
-"""Closed connections, kept once for all clients until each of them has said that it has them."""
+"""Closed connections, kept once for all clients until each of them has said that it has them.
+
+Where closes may have passed a client by, since it is new or did not ask for long, or since it did not acknowledge and too many came, it
+gets a new registration number, which is part of the `instance` that its replies name. To a reader another instance means: what is absent
+has ended.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +32,7 @@ class Client:
     seen: float  # monotonic s
     acked: int  # closes up to this id are safe with it
     told: int  # closes up to this id were in a reply to it
+    registration: int  # a new number whenever closes may have passed it by: it must then look at what is absent
     lost: int = 0  # closes dropped before it had them
     keys: Keys = field(default_factory=lambda: np.zeros(0, np.uint64))  # the open rows of its last reply, sorted
     counters: Rows = field(default_factory=lambda: new_rows(0)[["sent", "received", "retransmits"]])
@@ -40,6 +46,7 @@ class Closes:
         self.last = 0  # the newest close id
         self.lost = 0  # closes that some client never got
         self.clients: dict[str, Client] = {}
+        self._registrations = 0
         self._rows = new_rows(0)
 
     def __len__(self) -> int:
@@ -52,7 +59,7 @@ class Closes:
         if known is None:
             if len(self.clients) >= CLIENTS_LIMIT:
                 self._make_room(now)
-            known = self.clients[name] = Client(now, acked=self.last, told=self.last)
+            known = self.clients[name] = Client(now, acked=self.last, told=self.last, registration=self._register())
         known.seen = now
         return known
 
@@ -81,6 +88,10 @@ class Closes:
             del self.clients[name]
         self._trim()
 
+    def _register(self) -> int:
+        self._registrations += 1
+        return self._registrations
+
     def _make_room(self, now: float) -> None:
         name, oldest = min(self.clients.items(), key=lambda item: item[1].seen)
         if now - oldest.seen < EVICT_SECONDS:
@@ -93,11 +104,11 @@ class Closes:
             return
         upto = int(self._rows["close_id"][over - 1])
         for client in self.clients.values():
-            missed = max(upto - client.acked, 0)
-            client.lost += missed
-            self.lost += missed
-            client.acked = max(client.acked, upto)
-            client.told = max(client.told, upto)
+            if client.acked < upto:
+                client.lost += upto - client.acked
+                self.lost += upto - client.acked
+                client.acked = client.told = max(client.told, upto)  # what it was told it may have: under a new number it would count twice
+                client.registration = self._register()
         self._trim()
 
     def _trim(self) -> None:

@@ -22,7 +22,7 @@ OCTAL = re.compile(rb"\\([0-7]{3})")
 LIMIT = 1_000  # namespaces; each costs three file descriptors
 LOOK_SECONDS = 1.0  # between two looks at new processes
 LOOK_AGAIN_SECONDS = 5.0  # between two looks at all of them: a process may have moved
-GRACE_SECONDS = 5.0  # that a namespace is kept after the last sign of life
+GRACE_SECONDS = 3.0  # that a namespace is kept after the last sign of life
 RETRY_SECONDS = 60.0  # before one that could not be entered is tried again
 
 
@@ -30,6 +30,8 @@ class Namespaces:
     """The namespaces that are traced. Raises TracerError where the tracer's own cannot be."""
 
     def __init__(self, proc: str, event_buffer: int):
+        if not Path(proc, "1").exists():
+            raise TracerError(f"{proc} shows no processes: --proc must name where a /proc is mounted")
         self.proc = proc
         self.event_buffer = event_buffer
         self.all: dict[int, Namespace] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -36,8 +37,10 @@ KIND_MASK = 0x3FFF  # without the bits for "nested" and "network order"
 HEADER = struct.Struct("=IHHII")
 HEADER_WORDS = HEADER.size // 4
 LARGEST = 65_536  # bytes: the kernel's parts of a dump have at most 32 KiB
-CHUNK = 262_144  # bytes read before a chunk is handed on
-DUMP_TIMEOUT = 5.0  # s without a part; the kernel answers at once or not at all
+CHUNK = 1 << 20  # bytes read before a chunk is handed on
+SHORT_RUN = 8  # messages of the same length; in shorter runs they are found one by one
+WALK = 64  # of them at a time
+TIMEOUT = 5.0  # s without an answer; the kernel answers at once or not at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,6 @@ class Chunk:
 
     words: NDArray[np.uint32]  # valid until the next chunk is asked for
     starts: NDArray[np.int64]  # shape (n,): the word at which each message's header begins
-    raw: memoryview  # the same bytes
     lost: bool = False  # the kernel had more to tell than the receive buffer holds (ENOBUFS)
 
 
@@ -58,10 +60,13 @@ def message(kind: int, flags: int, payload: bytes, sequence: int = 0) -> bytes:
 class Netlink:
     """One netlink socket in the network namespace that the calling thread was in when it was made. Raises OSError."""
 
+    _buffer = bytearray()  # one for all: what is read is taken before anything else is read
+
     def __init__(self, protocol: int, groups: tuple[int, ...] = (), receive_buffer: int = 0):
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._sequence = 0
-        self._buffer = bytearray(0)
+        if not Netlink._buffer:
+            Netlink._buffer = bytearray(CHUNK)
         try:
             if receive_buffer:
                 set_receive_buffer(self.socket, receive_buffer)
@@ -69,7 +74,7 @@ class Netlink:
             self.socket.connect((0, 0))  # from now on only the kernel can send to us
             for group in groups:
                 self.socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
-            self.socket.settimeout(0.0 if groups else DUMP_TIMEOUT)
+            self.socket.setblocking(False)
         except OSError:
             self.socket.close()
             raise
@@ -82,91 +87,148 @@ class Netlink:
         """All messages that answer a dump request. Raises OSError with the kernel's reason; what came before it is worth nothing."""
         self._sequence += 1
         self.socket.send(message(kind, NLM_F_REQUEST | NLM_F_DUMP, payload, self._sequence))
+        words = np.frombuffer(self._buffer, np.uint32)
         done = False
         while not done:
-            buffer, size, starts = self._room(), 0, list[int]()
-            words = memoryview(buffer).cast("I")
-            while not done and size <= CHUNK - LARGEST:
-                got = self.socket.recv_into(memoryview(buffer)[size:])
-                before, end = len(starts), (size + got + 3) & ~3
-                find_starts(words, size // 4, end // 4, starts)
-                if words[starts[before] + 2] != self._sequence:  # what is left of a dump that failed
-                    del starts[before:]
-                    continue
-                done = self._ends(words, starts)
-                size = end
-            yield chunk_of(buffer, size, starts)
+            starts = find_starts(words, 0, self._fill(words) // 4)
+            done = ends(words, starts)
+            yield Chunk(words, starts[:-1] if done else starts)
 
     def ask(self, kind: int, payload: bytes) -> Chunk:
         """The one message that answers a request. Raises OSError."""
         self._sequence += 1
         self.socket.send(message(kind, NLM_F_REQUEST, payload, self._sequence))
-        buffer = self._room()
-        words = memoryview(buffer).cast("I")
-        while True:
-            size, starts = self.socket.recv_into(buffer), list[int]()
-            find_starts(words, 0, (size + 3) // 4, starts)
-            if words[starts[0] + 2] == self._sequence:
-                self._ends(words, starts)
-                return chunk_of(buffer, size, starts)
+        words = np.frombuffer(self._buffer, np.uint32)
+        starts = find_starts(words, 0, self._fill(words) // 4)
+        ends(words, starts)
+        return Chunk(words, starts)
 
-    def events(self, limit: int = CHUNK) -> Chunk:
-        """Multicast messages that have come, as many as fit in `limit` bytes; an empty chunk where there are none. Raises OSError."""
-        buffer, size, starts, lost = self._room(), 0, list[int](), False
-        words = memoryview(buffer).cast("I")
-        view = memoryview(buffer)
-        while size <= limit - LARGEST:
+    def _fill(self, words: NDArray[np.uint32]) -> int:
+        """Read what there is, at least one part of the answer to the last request; how many bytes. Raises OSError.
+
+        The kernel makes the next part of a dump while we read one, so there is one as long as the dump goes on.
+        """
+        view, size = memoryview(self._buffer), 0
+        while size <= CHUNK - LARGEST:
             try:
-                got = self.socket.recv_into(view[size:])
+                end = size + round_up(self.socket.recv_into(view[size:]))
+            except BlockingIOError:
+                if size:
+                    break
+                self._wait()
+                continue
+            if int(words[size // 4 + 2]) == self._sequence:  # else it is left of a dump that failed
+                size = end
+        return size
+
+    def _wait(self) -> None:
+        if not select.select([self.socket], [], [], TIMEOUT)[0]:
+            raise TimeoutError(errno.ETIMEDOUT, "the kernel did not answer over netlink")
+
+    def events(self) -> Chunk:
+        """Multicast messages that have come, as many as fit; an empty chunk where there are none. Raises OSError."""
+        view, words = memoryview(self._buffer), np.frombuffer(self._buffer, np.uint32)
+        size, lost = 0, False
+        while size <= CHUNK - LARGEST:
+            try:
+                size += round_up(self.socket.recv_into(view[size:]))
             except BlockingIOError:
                 break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
                 lost = True
-                continue
-            find_starts(words, size // 4, (size + got) // 4, starts)
-            size += (got + 3) & ~3
-        return chunk_of(buffer, size, starts, lost)
-
-    def _room(self) -> bytearray:
-        if not self._buffer:
-            self._buffer = bytearray(CHUNK)
-        return self._buffer
-
-    @staticmethod
-    def _ends(words: memoryview, starts: list[int]) -> bool:
-        last = starts[-1]
-        kind = words[last + 1] & 0xFFFF
-        if kind not in (NLMSG_ERROR, NLMSG_DONE):
-            return False
-        starts.pop()
-        code = words[last + 4] if words[last] > HEADER.size else 0
-        if code:
-            number = (1 << 32) - code
-            raise OSError(number, os.strerror(number))
-        return True
+        return Chunk(words, find_starts(words, 0, size // 4), lost)
 
 
-def find_starts(words: memoryview, at: int, end: int, starts: list[int]) -> None:
-    """Append the word at which each message between `at` and `end` begins."""
-    add = starts.append
+def ends(words: NDArray[np.uint32], starts: NDArray[np.int64]) -> bool:
+    """Whether the last message ends a dump. Raises OSError where it tells of an error."""
+    last = int(starts[-1])
+    if int(words[last + 1]) & 0xFFFF not in (NLMSG_ERROR, NLMSG_DONE):
+        return False
+    code = int(words[last + 4]) if words[last] > HEADER.size else 0
+    if code:
+        number = (1 << 32) - code
+        raise OSError(number, os.strerror(number))
+    return True
+
+
+def round_up(size: int) -> int:
+    """To the next multiple of four, where the next message may begin."""
+    return size + 3 & ~3
+
+
+def find_starts(words: NDArray[np.uint32], at: int, end: int) -> NDArray[np.int64]:
+    """The words between `at` and `end` at which a message begins, shape (n,).
+
+    Most messages are as long as the one before. So a run of them is found by one look at every step-th word: as long as these hold the same
+    length, each proves the place of the next.
+    """
+    runs = [np.zeros(0, np.int64)]
     while at < end:
-        length = words[at]
-        if length < HEADER.size:
-            raise TracerError(f"netlink: a message of {length} bytes, shorter than its header")
-        add(at)
-        at += (length + 3) >> 2
+        length = int(words[at])
+        step = words_of(length)
+        other = np.flatnonzero(words[at:end:step] != length)
+        count = int(other[0]) if len(other) else (end - at + step - 1) // step
+        if count < SHORT_RUN:
+            runs.append(np.array(walk(words, at, end), np.int64))
+            last = int(runs[-1][-1])
+            at = last + words_of(int(words[last]))
+            continue
+        runs.append(np.arange(at, at + count * step, step))
+        at += count * step
+    return np.concatenate(runs)
+
+
+def walk(words: NDArray[np.uint32], at: int, end: int) -> list[int]:
+    """Where the next messages begin, found one by one."""
+    lengths = words[at:end].data
+    starts: list[int] = []
+    place = 0
+    while place < len(lengths) and len(starts) < WALK:
+        starts.append(at + place)
+        place += words_of(lengths[place])
+    return starts
+
+
+def words_of(length: int) -> int:
+    """How many words a message of `length` bytes takes. Raises TracerError where it could not even hold its header."""
+    if length < HEADER.size:
+        raise TracerError(f"netlink: a message of {length} bytes, shorter than its header")
+    return length + 3 >> 2
 
 
 def attributes(
     words: NDArray[np.uint32], at: NDArray[np.int64], end: NDArray[np.int64], wanted: tuple[int, ...]
 ) -> list[NDArray[np.int64]]:
-    """Where the wanted attributes of many messages are: one step for the first of each message, one for the second, and so on.
+    """Where the wanted attributes of many messages are.
 
     `at` and `end` are the words between which each message's attributes lie, shape (n,). For each wanted kind, the word of its header in
     each message, 0 where the message has none. (An attribute is length u16, kind u16, then the value.)
     """
+    if not len(at):
+        return [np.zeros(0, np.int64) for _ in wanted]
+    offsets = layout(words, int(at[0]), int(end[0]))
+    if (end - at == end[0] - at[0]).all() and all((words[at + offset] == header).all() for offset, header in offsets):
+        places = {header >> 16 & KIND_MASK: at + offset for offset, header in offsets}
+        return [places.get(kind, np.zeros(len(at), np.int64)) for kind in wanted]
+    return attributes_apart(words, at, end, wanted)
+
+
+def layout(words: NDArray[np.uint32], at: int, end: int) -> list[tuple[int, int]]:
+    """The attributes of one message as (words from `at`, header)."""
+    found, place = [], at
+    while place < end:
+        header = int(words[place])
+        found.append((place - at, header))
+        place += max((header & 0xFFFF) + 3 >> 2, 1)
+    return found
+
+
+def attributes_apart(
+    words: NDArray[np.uint32], at: NDArray[np.int64], end: NDArray[np.int64], wanted: tuple[int, ...]
+) -> list[NDArray[np.int64]]:
+    """The same where not all messages look alike: one step for the first attribute of each message, one for the second, and so on."""
     found = [np.zeros(len(at), np.int64) for _ in wanted]
     which = np.arange(len(at))
     while True:
@@ -181,11 +243,6 @@ def attributes(
             here = kinds == kind
             places[which[here]] = at[here]
         at = at + np.maximum((header & 0xFFFF) + 3 >> 2, 1)
-
-
-def chunk_of(buffer: bytearray, size: int, starts: list[int], lost: bool = False) -> Chunk:
-    """A chunk over the first `size` bytes of `buffer`."""
-    return Chunk(np.frombuffer(buffer, np.uint32, (size + 3) // 4), np.array(starts, np.int64), memoryview(buffer)[:size], lost)
 
 
 def set_receive_buffer(sock: socket.socket, size: int) -> None:

@@ -17,10 +17,12 @@ from cluster.tracer.tracer import Tracer
 
 EXCHANGES_LIMIT = 16  # clients that are served at a time; others wait in the listening socket's queue
 QUEUED_LIMIT = 256 << 20  # bytes of replies that clients have not taken yet
-REQUEST_SECONDS = 5.0  # a request must have come by then
+REQUEST_SECONDS = 3.0  # a request must have come by then
 REPLY_SECONDS = 30.0  # and its reply gone
 PIECE = 262_144  # bytes written at one time
-TICK_SECONDS = 0.25
+TICK_SECONDS = 0.25  # between two looks for destroy events
+BUSY_SECONDS = 0.05  # the same while there are many
+BUSY = 200  # of them
 
 
 class Exchange:
@@ -85,9 +87,9 @@ class Server:
                 if isinstance(sock, socket.socket):
                     self._serve(sock)
             if time.monotonic() >= next_tick:
-                self.tracer.tick()
+                busy = self.tracer.tick() > BUSY
                 self._expire(time.monotonic())
-                next_tick = time.monotonic() + TICK_SECONDS
+                next_tick = time.monotonic() + (BUSY_SECONDS if busy else TICK_SECONDS)
 
     def close(self) -> None:
         """Drop all clients."""

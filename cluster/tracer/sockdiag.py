@@ -63,19 +63,18 @@ def decode(chunk: Chunk, now: int) -> Rows:
     v4 = (first & 0xFF) == socket.AF_INET
     addresses(words, at + SOURCE, v4, rows["source"])
     addresses(words, at + DEST, v4, rows["dest"])
-    rows["family"] = rows["source"][:, 2] != V4_MAPPED
-    rows["family"] |= rows["source"][:, :2].any(axis=1)
+    rows["family"] = ~v4 & ((rows["source"][:, 2] != V4_MAPPED) | (rows["source"][:, 0] | rows["source"][:, 1]).astype(np.bool_))
     decode_attributes(words, at, rows, now)
     return rows
 
 
 def addresses(words: NDArray[np.uint32], at: NDArray[np.int64], v4: NDArray[np.bool_], into: NDArray[np.uint32]) -> None:
     """Write the addresses at `at` as 16 bytes, IPv4 as v4-mapped, into (n, 4)."""
-    first = words[at]
-    into[:, 0] = np.where(v4, 0, first)
-    into[:, 1] = np.where(v4, 0, words[at + 1])
-    into[:, 2] = np.where(v4, V4_MAPPED, words[at + 2])
-    into[:, 3] = np.where(v4, first, words[at + 3])
+    v6 = everywhere(~v4)
+    into[:, 2] = V4_MAPPED
+    into[:, 3] = words[at]
+    for word in range(4):
+        into[v6, word] = words[at[v6] + word]
 
 
 def decode_attributes(words: NDArray[np.uint32], at: NDArray[np.int64], rows: Rows, now: int) -> None:
@@ -83,17 +82,24 @@ def decode_attributes(words: NDArray[np.uint32], at: NDArray[np.int64], rows: Ro
     end = at + (words[at] + 3 >> 2)
     infos, cgroups, protocols = attributes(words, at + ATTRIBUTES, end, (INET_DIAG_INFO, INET_DIAG_CGROUP_ID, INET_DIAG_PROTOCOL))
     rows["updated"] = now
-    which = np.flatnonzero(infos)
-    which = which[(words[infos[which]] & 0xFFFF) >= 4 + 4 * INFO_WORDS]
-    take_info(words, infos[which] + 1, rows, which, now)
-    which = np.flatnonzero(cgroups)
+    known = infos > 0
+    known[known] = (words[infos[known]] & 0xFFFF) >= 4 + 4 * INFO_WORDS
+    take_info(words, infos, rows, everywhere(known), now)
+    which = everywhere(cgroups > 0)
     rows["cgroup_id"][which] = long(words, cgroups[which] + 1)
-    which = np.flatnonzero(protocols)
+    which = everywhere(protocols > 0)
     rows["protocol"][which] = np.where(words[protocols[which] + 1] & 0xFF == socket.IPPROTO_TCP, TCP, UDP)
 
 
-def take_info(words: NDArray[np.uint32], place: NDArray[np.int64], rows: Rows, which: NDArray[np.int64], now: int) -> None:
+def everywhere(mask: NDArray[np.bool_]) -> NDArray[np.int64] | slice:
+    """What the mask selects, as a slice where that is all or nothing: much cheaper."""
+    which = np.flatnonzero(mask)
+    return slice(0, len(which)) if len(which) in (0, len(mask)) else which
+
+
+def take_info(words: NDArray[np.uint32], infos: NDArray[np.int64], rows: Rows, which: NDArray[np.int64] | slice, now: int) -> None:
     """Take the counters out of each struct tcp_info. Payload sent is what was sent less what was sent again."""
+    place = infos[which] + 1
     rows["sent"][which] = long(words, place + BYTES_SENT) - long(words, place + BYTES_RETRANSMITTED)
     rows["received"][which] = long(words, place + BYTES_RECEIVED)
     rows["retransmits"][which] = words[place + RETRANSMITS]

@@ -47,33 +47,36 @@ class Tracer:
         self.heard = new_rows(0)  # the listening sockets of the last dump, sorted by key
         self._pending: list[Rows] = []  # destroyed sockets since then
         self._flows = np.zeros(0, FLOW)
+        self._rested = False  # events were thrown away since the last dump, for there was no client
 
     def close(self) -> None:
         """Let go of everything."""
         self.namespaces.close()
 
-    def tick(self) -> None:
-        """What is to be done a few times a second: take in destroy events and new namespaces, forget clients."""
+    def tick(self) -> int:
+        """What is to be done a few times a second: forget clients, take in new namespaces and destroy events; how many of those came."""
         self.closes.forget(time.monotonic())
         if not self.closes.clients:
             self._rest()
-            return
+            return 0
         self._refresh()
+        before = self.counters["destroyed"]
         self._read_events()
+        return self.counters["destroyed"] - before
 
     def connections(self, client_id: str, ack: str | None) -> Iterator[bytes]:
         """The reply to one request, in pieces of JSON. Raises TracerError where a namespace could not be dumped."""
         if not self.closes.clients:
             self._rest()
         client = self.closes.client(client_id, time.monotonic())
-        self.closes.acknowledge(client, self._close_id(ack))
+        self.closes.acknowledge(client, self._close_id(ack, client))
         self._refresh()
         self._look()
         closed = self.closes.due(client)
         last = since(self.open, client), since(closed, client)
         client.keys, client.counters = self.open["key"].copy(), self.open[list(COUNTERS)].copy()
-        reply_id = f"{self.instance}.{client.told}"
-        return envelope(encode(self.open, last[0]), encode(closed, last[1]), self.heard, self.instance, reply_id)
+        name = self._name(client)
+        return envelope(encode(self.open, last[0]), encode(closed, last[1]), self.heard, name, f"{name}.{client.told}")
 
     def status(self) -> dict[str, Any]:
         """What this tracer is, and what it cannot see and why."""
@@ -91,7 +94,10 @@ class Tracer:
             "proc_scans": owners.scans,
             "proc_scans_cut": owners.cut,
         }
-        clients = {name: {"acked": one.acked, "told": one.told, "lost": one.lost} for name, one in closes.clients.items()}
+        clients = {
+            name: {"acked": one.acked, "told": one.told, "lost": one.lost, "registration": one.registration}
+            for name, one in closes.clients.items()
+        }
         entries = {str(inode): one.conntrack.entries for inode, one in self.namespaces.all.items() if one.conntrack}
         return {
             "state": {"telemetry": telemetry, "clients": clients},
@@ -103,11 +109,16 @@ class Tracer:
         for namespace in self.namespaces.all.values():
             namespace.discard()
         self._pending = []
+        self._rested = True
 
-    def _close_id(self, ack: str | None) -> int:
+    def _name(self, client: Client) -> str:
+        """The instance that this client is told."""
+        return f"{self.instance}.{client.registration}"
+
+    def _close_id(self, ack: str | None, client: Client) -> int:
         """The close id in an ack; 0 for an ack of another instance or none of ours."""
         head, _, tail = (ack or "").rpartition(".")
-        if head == self.instance and tail.isascii() and tail.isdecimal() and len(tail) < 20:
+        if head == self._name(client) and tail.isascii() and tail.isdecimal() and len(tail) < 20:
             return int(tail)
         self.counters["foreign_acks"] += ack is not None
         return 0
@@ -149,14 +160,14 @@ class Tracer:
         listeners = Listeners(join([heard, self.heard[~find(heard["key"], self.heard["key"])[1]]]))
         self.tracked.apply(connected, before, flows)
         settle_open(connected, before, listeners)
-        lingering = before[~find(connected["key"], before["key"])[1]]
+        lingering = before[~find(connected["key"], before["key"])[1] & (not self._rested)]
         seen = by_key(join([connected, lingering]))
         closed = self._settle(self.vanished.not_late(destroyed, self.counters), seen, listeners, flows)
         still = seen[~np.isin(seen["key"], closed["key"])]
         lost = self.vanished.pick(still, connected["key"], self.namespaces.all, self.owners, now(), self.counters)
         self.closes.add(join([closed, still[lost]]))
         self.tracked.closed(closed)
-        self.open, self.heard = still[~lost], heard
+        self.open, self.heard, self._rested = still[~lost], heard, False
 
     def _settle(self, destroyed: Rows, seen: Rows, listeners: Listeners, flows: Flows) -> Rows:
         closed = closed_among(destroyed, seen)

@@ -92,11 +92,11 @@ class Watch:
         self.closed: dict[int, Row] = {}  # close_id -> row
         self.open: list[Row] = []
         self.listeners: list[Row] = []
-        self.ack: str | None = None
+        self.ack = ""
         self.poll()
 
     def poll(self) -> None:
-        reply = self.served.reply(self.client_id, self.ack)
+        reply = self.served.reply(self.client_id, self.ack or None)
         self.ack = reply["reply_id"]
         self.open = [row for row in reply["connections"] if row["state"] == "open"]
         self.listeners = reply["listeners"]

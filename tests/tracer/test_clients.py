@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from cluster.core.errors import TracerError
 from cluster.tracer.closes import CLIENTS_LIMIT, EVICT_SECONDS, FORGET_SECONDS, Closes, TooManyClients
+from cluster.tracer.http import Request, respond
 from cluster.tracer.rows import Rows, new_rows
+from cluster.tracer.tracer import Tracer
 from tests.tracer.serving import Served, UnixHTTP, Watch
 
 Address = tuple[str, int]
@@ -65,14 +68,20 @@ def test_a_new_client_is_told_of_no_earlier_close_and_clients_do_not_take_from_e
 
 
 def test_an_ack_of_another_instance_drops_nothing(served: Served) -> None:
-    Watch(served, "foreign")
-    near, _ = short_lived()
     watch = Watch(served, "foreign")
-    watch.until(lambda: len(closes_of({"connections": list(watch.closed.values())}, near[1])) == 2)
-    for ack in ("another-instance.999999", "999999", "", f"{watch.ack}9999", "x" * 500, "%F0%28"):
-        assert len(closes_of(served.reply("foreign", ack), near[1])) == (0 if ack == f"{watch.ack}9999" else 2)
-        if ack == "":
-            break
+    near, far = short_lived()
+    watch.ended(near, far)
+    watch.ended(far, near)
+    for ack in ("another-instance.999999", "999999", "x" * 500, "%F0%28", "%2e%2e", watch.ack.rpartition(".")[0] + ".-5"):
+        assert len(closes_of(served.reply("foreign", ack), near[1])) == 2
+    assert not closes_of(served.reply("foreign", watch.ack), near[1])
+
+
+def test_a_forgotten_client_comes_back_to_another_instance() -> None:
+    closes = Closes()
+    before = closes.client("c", 0.0).registration
+    assert closes.client("c", FORGET_SECONDS).registration == before
+    assert closes.client("c", 2 * FORGET_SECONDS + 1).registration != before
 
 
 def test_last_is_the_growth_since_the_clients_own_last_reply(served: Served) -> None:
@@ -108,6 +117,17 @@ def test_values_of_a_cookie_never_fall_and_the_first_owner_stays(served: Served)
         watch.until(lambda: watch.end(*ends)["monotonic_recv_bytes"] == 1 + 2 + 3)
 
 
+def test_a_dump_that_fails_is_an_error_and_not_half_a_reply() -> None:
+    tracer = Tracer()
+    list(tracer.connections("c", None))
+    for namespace in tracer.namespaces.all.values():
+        namespace.diag.close()
+    with pytest.raises(TracerError, match="could not be dumped"):
+        tracer.connections("c", None)
+    assert respond(tracer, Request("/connections", {})).status == 500
+    tracer.close()
+
+
 def closed(count: int) -> Rows:
     return new_rows(count)
 
@@ -121,6 +141,7 @@ def test_the_log_is_bounded_and_what_is_dropped_is_counted() -> None:
     closes.add(closed(60))
     assert len(closes) == 100
     assert (slow.lost, quick.lost, closes.lost) == (20, 0, 20)
+    assert (slow.registration, quick.registration) == (3, 2)  # the slow one must look at what is absent
     assert closes.due(slow)["close_id"].tolist() == list(range(21, 121))
     assert closes.due(quick)["close_id"].tolist() == list(range(61, 121))
 
@@ -137,6 +158,16 @@ def test_the_log_forgets_what_all_clients_have() -> None:
     assert len(closes) == 6
     closes.acknowledge(other, 1_000_000)  # more than it was told
     assert (len(closes), other.acked) == (0, 10)
+
+
+def test_what_was_told_under_the_old_registration_is_not_told_again_under_the_new_one() -> None:
+    closes = Closes(limit=100)
+    slow = closes.client("slow", 0.0)
+    closes.add(closed(80))
+    assert len(closes.due(slow)) == 80
+    closes.add(closed(40))
+    assert slow.registration == 2
+    assert closes.due(slow)["close_id"].tolist() == list(range(81, 121))
 
 
 def test_clients_come_and_go() -> None:

@@ -21,9 +21,9 @@ from tests.tracer.serving import DEADLINE, Served
 COMMAND = [sys.executable, "-m", "cluster", "tracer", "--socket"]
 
 
-def refused(path: Path) -> str:
+def refused(path: Path, *options: str) -> str:
     """What the tracer says when it does not start."""
-    done = subprocess.run([*COMMAND, str(path)], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    done = subprocess.run([*COMMAND, str(path), *options], capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -138,7 +138,7 @@ def test_status_says_what_it_is_and_what_is_missing(served: Served) -> None:
     own = os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116
     assert status == 200
     assert own in body["namespaces"]
-    assert body["instance"] == served.reply("status")["instance"]
+    assert served.reply("status")["instance"].startswith(body["instance"] + ".")
     assert body["version"]
     assert all(lack.keys() == {"what", "why", "remedy"} for lack in body["missing"])
     assert set(ROUTES) == {"/status", "/connections", "/debug/stats"}
@@ -170,4 +170,14 @@ def test_without_root_it_serves_its_own_namespace_and_says_what_is_missing(place
 
 def test_another_tracer_is_another_instance(place: Path, served: Served) -> None:
     with Served(place / "second.sock") as second:
-        assert second.reply()["instance"] != served.reply("instance")["instance"]
+        assert second.get("/status")[1]["instance"] != served.get("/status")[1]["instance"]
+
+
+def test_a_wrong_proc_is_refused(place: Path) -> None:
+    assert "--proc must name" in refused(place / "proc.sock", "--proc", str(place))
+
+
+def test_the_tracer_loads_little() -> None:
+    heavy = {"ray", "pydantic", "msgspec", "rich", "asyncio", "yaml"}
+    code = f"import sys, cluster.cli.main, cluster.cli.tracer, cluster.tracer.server; print(sorted({heavy!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
