@@ -7,6 +7,7 @@ transactions first lets the aggregator commit, and then reads the store, which h
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from contextlib import suppress
@@ -67,6 +68,7 @@ class LiveReader:
     def __init__(self, address: str, store: Path | None, settings: Settings, runtime: Path) -> None:
         from actors import session
 
+        logging.disable(logging.INFO)  # Ray's client says where it connects; `origin` says it for people
         session.connect(address, settings.ray, runtime)
         from actors.calls import Peer  # it imports Ray, whose environment is set by now
         from actors.options import AGGREGATOR, STORAGE_WRITER, SUPERVISOR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -53,6 +54,7 @@ def start_tracer(path: str, runtime: Path, settings: Settings, stack: ExitStack)
 def start_actors(node: str, tracer_socket: str, store: Path, runtime: Path, settings: Settings, stack: ExitStack) -> None:
     """Ray, then our actors; both end with the stack where they are ours."""
     say("joining Ray" if settings.ray.address else "starting Ray (about ten seconds)")
+    logging.disable(logging.INFO)  # what Ray's client says of its start is said by us, for people
     from actors import session
 
     ray_session = session.start(node, settings.ray, runtime)
