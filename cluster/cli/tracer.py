@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -48,6 +49,8 @@ def serve(path: Path, group: int | None, proc: str, event_buffer: int) -> None:
     from cluster.tracer.tracer import Tracer
     from cluster.tracer.unix_socket import listening
 
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening(path, group))
         tracer = Tracer(proc, event_buffer)

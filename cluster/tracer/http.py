@@ -15,6 +15,7 @@ HEAD_LIMIT = 8_192  # bytes of a request's head
 CLIENT_ID_LIMIT = 128
 FIELDS_LIMIT = 20
 NOBODY = "-1"  # the client_id of those who name none
+CONNECTIONS = "/connections"
 END = b"\r\n\r\n"
 
 REASONS = {
@@ -115,7 +116,7 @@ def stats(tracer: Tracer, _: Request) -> Iterable[bytes]:
 
 
 ROUTES: dict[str, Callable[[Tracer, Request], Iterable[bytes]]] = {
-    "/connections": connections,
+    CONNECTIONS: connections,
     "/status": status,
     "/debug/stats": stats,
 }

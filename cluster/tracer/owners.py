@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from cluster.tracer.discovery import processes
 
@@ -51,12 +50,18 @@ class Owners:
         return found, True
 
 
-def held(proc: str, pid: int) -> Iterator[int]:
-    """The sockets that a process has open; none where we may not look."""
-    base = f"{proc}/{pid}/fd/"
-    with contextlib.suppress(OSError), os.scandir(base) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError, ValueError):
-                link = os.readlink(base + entry.name)  # noqa: PTH115 - many thousands of them: no objects
-                if link.startswith("socket:["):
-                    yield int(link[8:-1])
+def held(proc: str, pid: int) -> list[int]:
+    """The sockets that a process has open; none where we may not look. Written for tens of thousands of them: no objects, no contexts."""
+    base, found = f"{proc}/{pid}/fd/", list[int]()
+    try:
+        names = os.listdir(base)  # noqa: PTH208
+    except OSError:
+        return found
+    for name in names:
+        try:
+            link = os.readlink(base + name)  # noqa: PTH115
+        except OSError:  # closed a moment ago
+            continue
+        if link.startswith("socket:["):
+            found.append(int(link[8:-1]))
+    return found

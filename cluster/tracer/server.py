@@ -12,13 +12,14 @@ import socket
 import time
 from collections import deque
 
-from cluster.tracer.http import HEAD_LIMIT, Response, is_whole, parse, refusal, respond
+from cluster.tracer.http import CONNECTIONS, HEAD_LIMIT, Response, is_whole, parse, refusal, respond
 from cluster.tracer.tracer import Tracer
 
 EXCHANGES_LIMIT = 16  # clients that are served at a time; others wait in the listening socket's queue
 QUEUED_LIMIT = 256 << 20  # bytes of replies that clients have not taken yet
 REQUEST_SECONDS = 3.0  # a request must have come by then
 REPLY_SECONDS = 30.0  # and its reply gone
+ACCEPT_PAUSE = 0.01
 PIECE = 262_144  # bytes written at one time
 TICK_SECONDS = 0.25  # between two looks for destroy events
 BUSY_SECONDS = 0.05  # the same while there are many
@@ -31,7 +32,7 @@ class Exchange:
     def __init__(self, sock: socket.socket, now: float):
         self.socket = sock
         self.deadline = now + REQUEST_SECONDS
-        self.client_id: str | None = None
+        self.client_id: str | None = None  # of one that asks for connections
         self.request = b""
         self.reply: deque[memoryview] = deque()
 
@@ -116,7 +117,8 @@ class Server:
     def _accept(self) -> None:
         try:
             sock, _ = self.listener.accept()
-        except OSError:  # it has gone already
+        except OSError:  # it has gone already, or we are out of descriptors: that must be no hot loop
+            time.sleep(ACCEPT_PAUSE)
             return
         sock.setblocking(False)
         self.exchanges[sock] = Exchange(sock, time.monotonic())
@@ -129,8 +131,9 @@ class Server:
         if isinstance(request, Response):
             response = request
         else:
-            self._replace(request.client_id)
-            exchange.client_id = request.client_id
+            if request.path == CONNECTIONS:
+                self._replace(request.client_id)
+                exchange.client_id = request.client_id
             full = sum(other.queued for other in self.exchanges.values()) > QUEUED_LIMIT
             response = refusal(503, "other clients are slow to take their replies; try again") if full else respond(self.tracer, request)
         exchange.answer(response, time.monotonic())

@@ -8,6 +8,7 @@ gained in its time.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.tracer.conntrack import Flows
 from cluster.tracer.rows import UDP, Rows, find, match_ends
@@ -31,9 +32,9 @@ class Tracked:
         translated = translated[flows["nat"][places[translated]]]
         for name in ("nat", "nat_source", "nat_dest", "nat_sport", "nat_dport"):
             rows[name][translated] = flows[name][places[translated]]
-        for place in np.flatnonzero(tracked & (rows["protocol"] == UDP)).tolist():
-            if flows["counted"][places[place]]:
-                self._count(rows[place], flows[places[place]])
+        counted = np.flatnonzero(tracked & (rows["protocol"] == UDP))
+        counted = counted[flows["counted"][places[counted]]]
+        self._count(rows, counted, flows[places[counted]])
 
     def closed(self, rows: Rows) -> None:
         """These rows have closed: what their entries gained so far is theirs."""
@@ -42,14 +43,18 @@ class Tracked:
         while len(self._counted) > COUNTED_LIMIT:
             del self._counted[next(iter(self._counted))]
 
-    def _count(self, row: np.void, flow: np.void) -> None:
-        sent, received = int(flow["sent"]), int(flow["received"])
-        known = {int(row["ct_id"]): (int(row["ct_sent"]), int(row["ct_received"]))}
-        start = known.get(int(flow["id"])) or self._counted.get(int(flow["id"])) or (0, 0)
-        row["sent"] += max(sent - start[0], 0)
-        row["received"] += max(received - start[1], 0)
-        row["ct_id"], row["ct_sent"], row["ct_received"] = flow["id"], sent, received
-        row["bytes_known"] = row["recv_exact"] = True
+    def _count(self, rows: Rows, which: NDArray[np.int64], flows: Flows) -> None:
+        """Add what the entries gained since they were read last; `flows`: the entry of each row in `which`."""
+        same = rows["ct_id"][which] == flows["id"]
+        others = [self._counted.get(entry, (0, 0)) for entry in flows["id"][~same].tolist()]
+        for place, (total, seen) in enumerate((("sent", "ct_sent"), ("received", "ct_received"))):
+            start = rows[seen][which]
+            start[~same] = [other[place] for other in others]
+            rows[total][which] += flows[total] - np.minimum(start, flows[total])
+            rows[seen][which] = flows[total]
+        rows["ct_id"][which] = flows["id"]
+        rows["bytes_known"][which] = True
+        rows["recv_exact"][which] = True
 
 
 def keep_known(rows: Rows, before: Rows) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -62,6 +63,17 @@ def received(row: Row, true: int) -> bool:
     """Whether the received bytes are right: exact if it says so, else at most one too high."""
     value = row["monotonic_recv_bytes"]
     return bool(value == true if row["recv_exact"] else value in (true, true + 1))
+
+
+def test_a_close_that_no_dump_saw_belongs_to_the_listener_or_nobody(served: Served, watch: Watch) -> None:
+    unattributed = served.telemetry()["unattributed"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        watch.poll()
+        with socket.create_connection(server.getsockname()) as client, server.accept()[0]:
+            near, far = client.getsockname(), client.getpeername()
+        assert watch.ended(far, near)["pid"] == os.getpid()
+        assert watch.ended(near, far)["pid"] == 0
+    assert served.telemetry()["unattributed"] > unattributed
 
 
 def test_an_open_connection_is_exact_in_both_directions(pair: Pair, watch: Watch) -> None:

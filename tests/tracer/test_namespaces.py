@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.tracer.serving import Served, Watch, find
-from tests.tracer.spaces import needs_root, spaces
+from tests.tracer.spaces import needs_root, run, spaces
 
 pytestmark = needs_root
 PORT = 7_000
@@ -39,6 +39,25 @@ def test_the_same_ends_in_two_namespaces_are_told_apart(served: Served) -> None:
         watch.until(lambda: len(find(watch.closed.values(), near, far)) == 2)
         closed = {row["net_ns"]: row["monotonic_sent_bytes"] for row in find(watch.closed.values(), near, far)}
         assert closed == {made[0].inode: 100, made[1].inode: 200}
+
+
+def test_the_listener_tells_which_way_a_connection_goes(served: Served) -> None:
+    with spaces(1) as (space,), ExitStack() as stack:
+        for address in ("10.9.0.1", "10.9.0.2"):
+            run("ip", "-n", space.name, "addr", "add", f"{address}/32", "dev", "lo")
+        with space.inside():
+            server = stack.enter_context(socket.create_server(("10.9.0.1", PORT)))
+            client = stack.enter_context(socket.create_connection(("10.9.0.1", PORT), source_address=("10.9.0.2", 7_003)))
+        near = stack.enter_context(server.accept()[0])
+        watch = Watch(served, "direction")
+        watch.until(lambda: find(watch.open, near.getsockname(), near.getpeername()))
+        assert watch.end(client.getsockname(), client.getpeername())["direction"] == 2
+        assert watch.end(near.getsockname(), near.getpeername())["direction"] == 1
+        heard = {"net_ns": space.inode, "type": 0, "source": "10.9.0.1", "sport": PORT, "pid": os.getpid()}
+        assert heard in watch.listeners
+        server.close()  # what was incoming stays so
+        watch.poll()
+        assert watch.end(near.getsockname(), near.getpeername())["direction"] == 1
 
 
 def test_a_namespace_that_goes_away_is_let_go_of(served: Served) -> None:
