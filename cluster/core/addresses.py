@@ -16,8 +16,23 @@ BAD = 0xFFFFFFFF  # the number of a text that is no address
 TEXT_LIMIT = 64  # characters: the longest IPv6 text with a zone is shorter; longer ones are not even parsed
 
 
-class Addresses(dict[str, int]):
-    """A dict from text to number that learns what it is asked for; `BAD` for a text that is no address, which is not remembered.
+WORDS = 5  # u64 of a text that comes as bytes: 40, one more than the longest IPv6 text
+PLACES = 1 << 16  # of the table of recent texts
+BLOCK = 2_048
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _places(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    mixed = words[:, 0] * _FACTOR
+    for index in range(1, WORDS):
+        mixed ^= words[:, index]
+        mixed *= _FACTOR
+    return (mixed >> np.uint64(64 - 16)).astype(np.int64)
+
+
+class Addresses(dict[str | bytes, int]):
+    """A dict from text (or its ASCII bytes) to number that learns what it is asked for. A text that is no address is `BAD`, and not
+    remembered.
 
     Texts of the same address (`::ffff:10.0.0.1` and `10.0.0.1`) have the same number.
     """
@@ -26,16 +41,34 @@ class Addresses(dict[str, int]):
         super().__init__()
         self.numbers: dict[bytes, int] = {}
         self._packed = bytearray()
+        self._recent = np.full(PLACES, BAD, np.uint32)
+        self._recent_words = np.zeros((PLACES, WORDS), np.uint64)  # an empty text is BAD
 
-    def __missing__(self, text: str) -> int:
+    def __missing__(self, text: str | bytes) -> int:
         if len(text) > TEXT_LIMIT:
             return BAD
         try:
-            packed = pack_address(text)
+            packed = pack_address(text if isinstance(text, str) else text.decode("ascii"))
         except ValueError:
             return BAD
         self[text] = number = self.number_of(packed)
         return number
+
+    def of_texts(self, texts: NDArray[np.bytes_]) -> NDArray[np.uint32]:
+        """The numbers of many texts (`S40`), in which few differ: all but the first of each are found in a table of recent ones."""
+        words = texts.view(np.uint64).reshape(-1, WORDS)
+        numbers = np.empty(len(texts), np.uint32)
+        for first in range(0, len(texts), BLOCK):
+            block = words[first : first + BLOCK]
+            places = _places(block)
+            numbers[first : first + BLOCK] = self._recent[places]
+            for other in np.flatnonzero((self._recent_words[places] != block).any(axis=1)).tolist():
+                number = self[bytes(texts[first + other])]
+                numbers[first + other] = number
+                if number != BAD:
+                    self._recent[places[other]] = number
+                    self._recent_words[places[other]] = block[other]
+        return numbers
 
     def number_of(self, packed: bytes) -> int:
         """The number of an address of 16 bytes."""

@@ -101,7 +101,9 @@ def resolve(slots: Slots, opened: Indices, listeners: Listeners, texts: Texts, w
     which: Indices = np.flatnonzero(wanting)
     if not len(which):
         return which
-    again = np.setdiff1d(which, opened, assume_unique=True)
+    fresh = np.zeros(slots.top, np.bool_)
+    fresh[opened] = True
+    again = which[~fresh[which]]
     columns = slots.columns
     before = columns["local"][which].copy(), columns["remote"][which].copy()
     columns["tries"][again] += 1

@@ -193,7 +193,7 @@ class Collector:
             ended = np.concatenate([ended, diff.absent(slots, touched, at, limit)])
         learned = attribution.resolve(slots, opened, listeners, self._texts, workload_of, len(self._addresses.numbers))
         diff.end(slots, ended)
-        learned = np.setdiff1d(np.concatenate([repidded, learned]), opened)
+        learned = diff.union(np.concatenate([repidded, learned]), opened, slots.top)
         return Said(opened, np.concatenate([changed, moved]), learned, ended)
 
     def _unsaid(self, rows: Columns) -> Columns:

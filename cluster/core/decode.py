@@ -13,28 +13,24 @@ import re
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw
 from numpy.typing import NDArray
 
 from cluster.core.addresses import BAD, Addresses
+from cluster.core.alike import Alike, read_alike
 from cluster.core.errors import SourceMalformed
 from cluster.core.records import Direction, Flag
+from cluster.core.tracer_json import DOCUMENT, ENVELOPE, LISTENER, NOT_SAID, RECORD, Document, Listener, Record
 
 Columns = dict[str, NDArray[Any]]
-Bit = Annotated[int, Meta(ge=0, le=1)]
-U8 = Annotated[int, Meta(ge=0, le=0xFF)]
-U16 = Annotated[int, Meta(ge=0, le=0xFFFF)]
-U32 = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
-U64 = Annotated[int, Meta(ge=0)]  # the upper bound is beyond what Meta can say: array("Q") refuses it
-Name = Annotated[str, Meta(max_length=256)]
-
-NOT_SAID = 0xFF  # family or direction of a record that has none
+LISTENER_REASON = "listener "
 EXAMPLES = 3  # refused records that are kept for the log
 EXCERPT = 200  # bytes of each
+ALIKE_FROM = 4_096  # bytes of a document that is worth looking for records that are alike
 TELEMETRY = 32  # counters of the tracer's own that are passed on
 COLUMNS: dict[str, type[np.unsignedinteger[Any]]] = {
     "protocol": np.uint8,
@@ -55,63 +51,13 @@ COLUMNS: dict[str, type[np.unsignedinteger[Any]]] = {
 }
 
 
-class Record(Struct, gc=False):
-    """One connection as the tracer writes it. Unknown fields are skipped; `last_*` is among them, since it over-counts."""
-
-    pid: U32
-    type: Bit
-    net_ns: U32
-    source: str
-    dest: str
-    sport: U16
-    dport: U16
-    monotonic_sent_bytes: U64
-    monotonic_recv_bytes: U64
-    monotonic_retransmits: U32 = 0
-    last_update_epoch: U64 = 0
-    family: U8 = NOT_SAID
-    direction: U8 = NOT_SAID
-    cookie: U64 = 0
-    close_id: U64 = 0
-    state: Literal["open", "closed"] | None = None
-    bytes: Literal["unknown"] | None = None
-    recv_exact: bool | None = None
-
-
-class Listener(Struct, gc=False):
-    """One listening socket, as our own tracer tells it."""
-
-    net_ns: U32
-    type: Bit
-    source: str
-    sport: U16
-    pid: U32 = 0
-
-
-class Document(Struct):
-    """A reply whose records are all good."""
-
-    connections: list[Record] | None
-    listeners: list[Listener] | None = None
-    instance: Name | None = None
-    reply_id: Name | None = None
-    telemetry: Raw = Raw(b"{}")
-
-
-class Envelope(Struct):
-    """A reply whose records are still to be read, one by one."""
-
-    connections: list[Raw] | None
-    listeners: list[Raw] | None = None
-    instance: Name | None = None
-    reply_id: Name | None = None
-    telemetry: Raw = Raw(b"{}")
-
-
-_DOCUMENT = msgspec.json.Decoder(Document)
-_ENVELOPE = msgspec.json.Decoder(Envelope)
-_RECORD = msgspec.json.Decoder(Record)
-_LISTENER = msgspec.json.Decoder(Listener)
+_FIELDS = {  # where a field of the JSON has another name
+    "protocol": "type",
+    "sent": "monotonic_sent_bytes",
+    "recv": "monotonic_recv_bytes",
+    "retransmits": "monotonic_retransmits",
+    "last_update": "last_update_epoch",
+}
 
 
 @dataclass(slots=True)
@@ -127,6 +73,16 @@ class Refused:
         if len(self.examples) < EXAMPLES:
             excerpt = record[:EXCERPT].decode(errors="replace")
             self.examples.append(f"{reason}: {excerpt}{'...' if len(record) > EXCERPT else ''}")
+
+    @property
+    def listeners(self) -> int:
+        """How many of them were listeners."""
+        return sum(count for reason, count in self.reasons.items() if reason.startswith(LISTENER_REASON))
+
+    def merge(self, other: Refused) -> None:
+        """Count what another has refused, too."""
+        self.reasons.update(other.reasons)
+        self.examples = (self.examples + other.examples)[:EXAMPLES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +107,14 @@ def decode(body: bytes, addresses: Addresses, zero_is: str = "new") -> Reply:
     `zero_is` ("new" or "old") names the numbering of `direction` where the reply does not show it.
     """
     refused = Refused()
-    try:
-        document = _DOCUMENT.decode(body)
-        records = document.connections or []
-        columns = _columns(records, addresses)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
-        document = _one_by_one(body, refused)
-        records = document.connections or []
-        columns = _columns(records, addresses)
+    alike = read_alike(body, addresses) if len(body) >= ALIKE_FROM else None
+    document, read = _parse(body, alike, addresses, refused)
     ours = document.instance is not None
+    columns = {name: np.concatenate([part[name] for part in read]) if len(read) > 1 else column for name, column in read[0].items()}
     tells_closes = bool(columns.pop("tells").any()) or ours
     _read_direction(columns, zero_is="new" if ours else zero_is, ours=ours)
-    columns = _refuse_rows(columns, records, addresses, refused)
     return Reply(
-        columns,
+        _refuse_rows(columns, addresses, refused),
         _listener_columns(document.listeners or [], addresses, refused),
         document.instance,
         document.reply_id,
@@ -174,13 +124,37 @@ def decode(body: bytes, addresses: Addresses, zero_is: str = "new") -> Reply:
     )
 
 
+def _parse(body: bytes, alike: Alike | None, addresses: Addresses, refused: Refused) -> tuple[Document, list[Columns]]:
+    """The document, and the columns of its good records; those that were read along their shapes are not in it any more."""
+    if alike is not None:
+        try:
+            document, columns = _typed_document(alike.rest, addresses, left := Refused())
+        except SourceMalformed:
+            return _parse(body, None, addresses, refused)
+        if len(columns["source"]) + left.reasons.total() - left.listeners == alike.left:
+            refused.merge(left)
+            return document, [*map(_alike_columns, alike.fields), columns]
+    document, columns = _typed_document(body, addresses, refused)
+    return document, [columns]
+
+
+def _typed_document(body: bytes, addresses: Addresses, refused: Refused) -> tuple[Document, Columns]:
+    """All records at once, or one by one where one is bad."""
+    try:
+        document = DOCUMENT.decode(body)
+        return document, _columns(document.connections or [], addresses)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
+        document = _one_by_one(body, refused)
+        return document, _columns(document.connections or [], addresses)
+
+
 def _one_by_one(body: bytes, refused: Refused) -> Document:
     try:
-        envelope = _ENVELOPE.decode(body)
+        envelope = ENVELOPE.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise SourceMalformed(f"not a tracer's reply: {error}; {len(body)} bytes beginning {body[:80]!r}") from error
-    records = [record for raw in envelope.connections or [] if (record := _read(_RECORD, raw, refused, "")) is not None]
-    listeners = [record for raw in envelope.listeners or [] if (record := _read(_LISTENER, raw, refused, "listener ")) is not None]
+    records = [record for raw in envelope.connections or [] if (record := _read(RECORD, raw, refused, "")) is not None]
+    listeners = [record for raw in envelope.listeners or [] if (record := _read(LISTENER, raw, refused, LISTENER_REASON)) is not None]
     return Document(records, listeners, envelope.instance, envelope.reply_id, envelope.telemetry)
 
 
@@ -264,6 +238,18 @@ def _state(rows: list[Record]) -> Columns:
     return {"flags": flags, "close_id": ids, "tells": np.array([said is not None for said in states])}
 
 
+def _alike_columns(fields: Columns) -> Columns:
+    columns = {name: fields[_FIELDS.get(name, name)].astype(kind, copy=False) for name, kind in COLUMNS.items() if name != "flags"}
+    flags = np.zeros(len(fields["source"]), np.uint8)
+    for flag, said in (
+        (Flag.CLOSED, fields["state"] == "closed"),
+        (Flag.BYTES_UNKNOWN, fields["unknown"]),
+        (Flag.RECV_INEXACT, fields["inexact"]),
+    ):
+        flags[said] |= np.uint8(flag)
+    return columns | {"flags": flags, "family": fields["family"].astype(np.uint8), "tells": fields["state"] != ""}
+
+
 def _read_direction(columns: Columns, zero_is: str, *, ours: bool) -> None:
     """Bring `direction` into the newer numbering. With any 3 or 4 a reply is newer, else with any 0 older; else `zero_is` decides."""
     said = columns["direction"]
@@ -273,18 +259,18 @@ def _read_direction(columns: Columns, zero_is: str, *, ours: bool) -> None:
     columns["direction"] = np.where(known, said + np.uint8(older), np.uint8(Direction.UNSPECIFIED))
 
 
-def _refuse_rows(columns: Columns, records: list[Record], addresses: Addresses, refused: Refused) -> Columns:
+def _refuse_rows(columns: Columns, addresses: Addresses, refused: Refused) -> Columns:
     """What types cannot say: addresses that are none, a family that contradicts them, a close without its id."""
     source, dest, family = columns["source"], columns["dest"], columns.pop("family")
-    bad = {"source": source == BAD, "dest": dest == BAD, "close_id": ((columns["flags"] & Flag.CLOSED) != 0) & (columns["close_id"] == 0)}
-    bad["family"] = family > 1
-    bad["family"] &= family != NOT_SAID
+    closed = (columns["flags"] & np.uint8(Flag.CLOSED)) != 0
+    bad = {"source": source == BAD, "dest": dest == BAD, "close_id": closed & (columns["close_id"] == 0)}
+    bad["family"] = (family > 1) & (family != NOT_SAID)
     v4 = np.flatnonzero((family == 0) & ~bad["source"] & ~bad["dest"])
     bad["family"][v4] = addresses.is_v6(source[v4]) | addresses.is_v6(dest[v4])
-    keep = np.ones(len(records), np.bool_)
+    keep = np.ones(len(source), np.bool_)
     for reason, rows in bad.items():
         for row in np.flatnonzero(rows & keep):
-            refused.add(reason, msgspec.json.encode(records[row]))
+            refused.add(reason, msgspec.json.encode({name: int(column[row]) for name, column in columns.items()}))
         keep &= ~rows
     return columns if keep.all() else {name: column[keep] for name, column in columns.items()}
 
@@ -299,7 +285,7 @@ def _listener_columns(rows: list[Listener], number: Addresses, refused: Refused)
     }
     good = columns["source"] != BAD
     for row in np.flatnonzero(~good):
-        refused.add("listener source", msgspec.json.encode(rows[row]))
+        refused.add(LISTENER_REASON + "source", msgspec.json.encode(rows[row]))
     return {name: column[good] for name, column in columns.items()}
 
 

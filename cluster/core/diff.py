@@ -129,3 +129,11 @@ def absent(slots: Slots, touched: Indices, at: float, limit: float) -> Indices:
 def end(slots: Slots, which: Indices) -> None:
     """Mark rows as closed; they keep their slots until the store has the close."""
     slots.columns["state"][which] = ENDED
+
+
+def union(slots: Indices, but: Indices, top: int) -> Indices:
+    """These slots once each, but not those; all are below `top`."""
+    chosen = np.zeros(top, np.bool_)
+    chosen[slots] = True
+    chosen[but] = False
+    return np.flatnonzero(chosen)

@@ -49,8 +49,9 @@ class Slots:
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
         slots = np.concatenate([np.array(reused, np.int64), np.arange(self.top, self.top + count - len(reused), dtype=np.int64)])
         self._grow(self.top + count - len(reused))
+        place = slots if reused else slice(self.top - count, self.top)
         for name, column in self.columns.items():
-            column[slots] = rows.get(name, 0)
+            column[place] = rows.get(name, 0)
         self.columns["state"][slots] = OPEN
         self.columns["absent_since"][slots] = np.nan
         self._words[:, slots] = identities
