@@ -20,6 +20,7 @@ from cluster.core.errors import RayscopeError, SettingsError
 
 COMMANDS = {
     "up": "Start rayscope here and show this machine's traffic until Ctrl-C.",
+    "down": "End the actors that an up on a shared Ray left behind.",
     "flows": "Show transactions: who talks to whom, and how much.",
     "metadata": "Show what is known of each address.",
     "status": "Show what the answers rest on: coverage, losses, freshness.",
