@@ -91,7 +91,7 @@ class Folds:
                 full.append(fold)
                 fold = None
             newest[key] = self._begin(row) if fold is None else _add(fold, row)
-        self._database.executemany("DELETE FROM transactions WHERE uid = ?", ((row["uid"],) for row in victims))
+        self._database.executemany("DELETE FROM transaction_rows WHERE uid = ?", ((row["uid"],) for row in victims))
         self._database.executemany(UPSERT_ROW, map(_values, [*full, *newest.values()]))
         return len(victims)
 

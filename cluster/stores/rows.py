@@ -14,7 +14,7 @@ from cluster.stores.schema import SIGNED_MAX, column_name, integer
 TEXT_COLUMNS = {"node": "node_names", "source": "addresses", "dest": "addresses", "local": "texts", "remote": "texts"}
 """Columns that are an index in `Rows` and a text in the store."""
 
-UPDATE_COUNTERS = f"UPDATE transactions SET {', '.join(f'{column_name(name)} = ?' for name in COUNTERS)} WHERE uid = ?"  # noqa: S608
+UPDATE_COUNTERS = f"UPDATE transaction_rows SET {', '.join(f'{column_name(name)} = ?' for name in COUNTERS)} WHERE uid = ?"  # noqa: S608
 CHUNK = 1_000  # rows read at a time: few enough that their objects are reused while the processor still has them
 
 

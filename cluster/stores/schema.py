@@ -1,8 +1,10 @@
 """The tables of the SQLite store, written so that a person with the sqlite3 shell can read them.
 
-A counter is an unsigned 64-bit number, SQLite's integer a signed one. What is above 2^63-1 is stored as TEXT of twenty
-digits, in a column without a declared type, which keeps it as it is: nothing is lost, the order is right (TEXT sorts above every INTEGER),
-and what SQLite computes from it is visibly a floating-point number.
+A counter is an unsigned 64-bit number, SQLite's integer a signed one. What is above 2^63-1 is stored as TEXT of twenty digits, in a column
+without a declared type, which keeps it as it is: nothing is lost, the order is right (TEXT sorts above every INTEGER), and what SQLite
+computes from it is visibly a floating-point number. The totals in the view are exact all the same.
+
+Key, state and totals are a view's, `transactions`: as generated columns of the table they made every write a quarter dearer.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from cluster.core.checkpoint import NO_SLOT, ROW, VIEW
 
 APPLICATION_ID = 0x72617973  # "rays", in the file's header: this database is rayscope's
 VERSION = 1  # of the tables, in the header as `user_version`
-OLDEST_SQLITE = (3, 31, 0)  # generated columns
+OLDEST_SQLITE = (3, 24, 0)  # INSERT ... ON CONFLICT
 SIGNED_MAX = 2**63 - 1
 
 COLUMN_NAMES = {
@@ -28,7 +30,7 @@ ABSENT = {"slot": NO_SLOT, "edge": -1}
 """Values that are NULL in the store."""
 
 _TABLES = """
-CREATE TABLE transactions (
+CREATE TABLE transaction_rows (
     uid INTEGER PRIMARY KEY,       -- the row's number; negative: a sum of old closed rows, made by the store
     node TEXT NOT NULL,
     slot INTEGER,                  -- the row's number in the node's stream; NULL once it has left it
@@ -55,16 +57,11 @@ CREATE TABLE transactions (
     role INTEGER NOT NULL,         -- of the local end: 0 not known, 1 client, 2 server
     edge INTEGER,                  -- edges.number, NULL none yet
     first_seen REAL,               -- s since 1970
-    last_seen REAL,
-    key AS (printf('%s-%s-%d-%d', source, dest, sport, dport)),
-    state AS (CASE WHEN flags & 1 THEN 'closed' ELSE 'open' END),
-    total_sent_bytes AS (CASE WHEN flags & 2 THEN NULL ELSE {total_sent} END),
-    total_recv_bytes AS (CASE WHEN flags & 2 THEN NULL ELSE {total_recv} END),
-    total_retransmits AS (base_retransmits + monotonic_retransmits)
+    last_seen REAL
 );
-CREATE INDEX departed ON transactions (last_seen) WHERE slot IS NULL AND flags & 1 AND uid > 0;
-CREATE INDEX folds ON transactions (node, source, dest, sport, dport) WHERE uid < 0;
-CREATE INDEX old_folds ON transactions (last_seen) WHERE uid < 0 AND dest NOT IN ('0.0.0.0', '::');
+CREATE INDEX departed ON transaction_rows (last_seen) WHERE slot IS NULL AND flags & 1 AND uid > 0;
+CREATE INDEX folds ON transaction_rows (node, source, dest, sport, dport) WHERE uid < 0;
+CREATE INDEX old_folds ON transaction_rows (last_seen) WHERE uid < 0 AND dest NOT IN ('0.0.0.0', '::');
 
 CREATE TABLE metadata (
     address TEXT PRIMARY KEY,
@@ -102,6 +99,15 @@ CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value NOT NULL
 ) WITHOUT ROWID;
+
+CREATE VIEW transactions AS        -- each row with its key, its state and its totals
+    SELECT printf('%s-%s-%d-%d', source, dest, sport, dport) AS key,
+        CASE WHEN flags & 1 THEN 'closed' ELSE 'open' END AS state,
+        CASE WHEN flags & 2 THEN NULL ELSE {total_sent} END AS total_sent_bytes,
+        CASE WHEN flags & 2 THEN NULL ELSE {total_recv} END AS total_recv_bytes,
+        base_retransmits + monotonic_retransmits AS total_retransmits,
+        *
+    FROM transaction_rows;
 
 CREATE VIEW flows AS               -- transactions in words
     SELECT key, node, CASE protocol WHEN 0 THEN 'tcp' WHEN 1 THEN 'udp' ELSE protocol END AS protocol,
@@ -154,7 +160,7 @@ def column_name(name: str) -> str:
 def select_rows(where: str) -> str:
     """The rows that `where` names, in the order of ROW."""
     columns = (f"coalesce({name}, {ABSENT[name]})" if name in ABSENT else column_name(name) for name in ROW)
-    return f"SELECT {', '.join(columns)} FROM transactions WHERE {where}"  # noqa: S608 - names from this file only
+    return f"SELECT {', '.join(columns)} FROM transaction_rows WHERE {where}"  # noqa: S608 - names from this file only
 
 
 def upsert(table: str, columns: tuple[str, ...], values: tuple[str, ...] = ()) -> str:
@@ -169,7 +175,7 @@ def upsert(table: str, columns: tuple[str, ...], values: tuple[str, ...] = ()) -
 
 
 UPSERT_ROW = upsert(
-    "transactions",
+    "transaction_rows",
     tuple(map(column_name, ROW)),
     tuple(f"nullif(?, {ABSENT[name]})" if name in ABSENT else "?" for name in ROW),
 )

@@ -34,7 +34,7 @@ def write(database: sqlite3.Connection, commit: Commit) -> None:
     """All of a commit but its number. Raises StoreError where `changed` names a row that is not there."""
     database.executemany(UPSERT_ROW, encode_rows(commit.rows))
     _write_changed(database, commit)
-    database.executemany("DELETE FROM transactions WHERE uid = ?", ((uid,) for uid in commit.removed.tolist()))
+    database.executemany("DELETE FROM transaction_rows WHERE uid = ?", ((uid,) for uid in commit.removed.tolist()))
     database.executemany(upsert("nodes", NODE_COLUMNS), map(_node_values, commit.nodes))
     database.executemany(upsert("edges", EDGE_COLUMNS), map(_edge_values, commit.edges))
     database.executemany(upsert("counters", ("name", "value")), ((name, integer(value)) for name, value in commit.counters.items()))

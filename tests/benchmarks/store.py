@@ -29,7 +29,7 @@ ROUNDS = 5
 ADDRESSES = tuple(f"10.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}" for index in range(5_000))
 TEXTS = ("", *(f"container/service-{index}" for index in range(500)))
 NODES = tuple(f"node-{index}" for index in range(50))
-TABLE = f"CREATE TABLE transactions ({', '.join(f'{column_name(name)}' for name in ROW if name != 'uid')}, uid INTEGER PRIMARY KEY)"
+TABLE = f"CREATE TABLE transaction_rows ({', '.join(f'{column_name(name)}' for name in ROW if name != 'uid')}, uid INTEGER PRIMARY KEY)"
 LIMITS = {"protocol": 2, "source": len(ADDRESSES), "dest": len(ADDRESSES), "local": len(TEXTS), "remote": len(TEXTS), "node": len(NODES)}
 LIMITS |= {
     "direction": 4,
@@ -129,7 +129,9 @@ def check(directory: str) -> None:
     sums = []
     for name in ("ours", "bare"):
         with closing(sqlite3.connect(Path(directory, f"{name}.db"))) as database:
-            sums.append(database.execute("SELECT count(*), sum(monotonic_sent_bytes), sum(base_recv_bytes) FROM transactions").fetchone())
+            sums.append(
+                database.execute("SELECT count(*), sum(monotonic_sent_bytes), sum(base_recv_bytes) FROM transaction_rows").fetchone()
+            )
     assert sums[0] == sums[1], sums
     assert sums[0][0] == ROWS
 

@@ -148,8 +148,8 @@ def test_flipped_pages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "harm",
     [
-        "UPDATE transactions SET cookie = 'x'",
-        "UPDATE transactions SET sport = -1",
+        "UPDATE transaction_rows SET cookie = 'x'",
+        "UPDATE transaction_rows SET sport = -1",
         "DELETE FROM meta WHERE name = 'fence'",
         "UPDATE meta SET value = 'x' WHERE name = 'fence'",
         "INSERT INTO metadata VALUES ('10.0.0.1', '{')",

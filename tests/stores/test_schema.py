@@ -18,7 +18,7 @@ from cluster.stores.schema import META, TABLES, UPSERT_ROW, VERSION, column_name
 from cluster.stores.sqlite import SqliteStore
 from tests.stores.commits import commit, departed, record
 
-FINGERPRINTS = {1: "9c729dc30f6a4ee1"}
+FINGERPRINTS = {1: "4fea3077ff1a6c9d"}
 U64 = 2**64 - 1
 COUNTS = st.sampled_from([0, 1, 2**63 - 1, 2**63, U64]) | st.integers(0, U64)
 
@@ -31,7 +31,7 @@ def test_other_tables_have_another_version() -> None:
 def test_every_column_of_a_row_is_stored() -> None:
     database = sqlite3.connect(":memory:")
     database.executescript(TABLES)
-    columns = [name for _, name, *_ in database.execute("PRAGMA table_info(transactions)")]
+    columns = [name for _, name, *_ in database.execute("PRAGMA table_info(transaction_rows)")]
     database.close()
     assert sorted(columns) == sorted(map(column_name, ROW))
 
