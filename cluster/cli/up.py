@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import click
@@ -15,12 +16,14 @@ import click
 from cluster.cli.ending import Ending
 from cluster.cli.options import DURATION, SettingsLoader, json_option
 from cluster.cli.output import say
+from cluster.cli.reading import running
 from cluster.cli.tracer_process import TracerProcess, answers
-from cluster.core.errors import RayscopeError
+from cluster.core.errors import ActorUnavailable, RayscopeError
 from configs import paths
 from configs.settings import Settings
 
 REFRESH = 2.0  # s between two looks at the aggregator
+COVERAGE = 20.0  # s that the start waits for the first poll
 
 
 def run(settings: Settings, seconds: float | None, as_json: bool) -> None:
@@ -30,10 +33,14 @@ def run(settings: Settings, seconds: float | None, as_json: bool) -> None:
     runtime = paths.runtime_dir(os.environ)
     store = paths.store_path(os.environ, settings)
     tracer_socket = str(paths.tracer_socket(os.environ, settings))
+    if live := running(runtime):
+        raise RayscopeError(f"rayscope runs here already (pid {live['pid']}): ask it by `rayscope flows`, or end it first")
     say(f"starting on node {node}; store {store}")
     with ExitStack() as stack:
         start_tracer(tracer_socket, runtime, settings, stack)
         start_actors(node, tracer_socket, store, runtime, settings, stack)
+        await_coverage(ending)
+        say(f"store {store}; everything runs, Ctrl-C ends it")
         ending.after(seconds)
         watch(ending, as_json)
         say("ending: delivering and committing what is in flight")
@@ -63,14 +70,28 @@ def start_actors(node: str, tracer_socket: str, store: Path, runtime: Path, sett
 
     if ray_session.dashboard:
         say(f"Ray dashboard {ray_session.dashboard} (token in {os.environ.get('RAY_AUTH_TOKEN_PATH', 'RAY_AUTH_TOKEN')})")
-    deploy.deploy(str(store), tracer_socket, settings)
     stack.callback(deploy.take_down)
+    deploy.deploy(str(store), tracer_socket, settings)
     live = runtime / "up.json"
     live.write_text(
         json.dumps({"address": ray_session.address, "namespace": settings.ray.namespace, "pid": os.getpid(), "store": str(store)})
     )
     stack.callback(live.unlink, missing_ok=True)
-    say(f"store {store}; everything runs, Ctrl-C ends it")
+
+
+def await_coverage(ending: Ending) -> None:
+    """Wait for the first poll: what opens and closes from then on is counted. Where it does not come, say so and go on."""
+    from actors.calls import Peer
+    from actors.options import AGGREGATOR, QUERY
+
+    aggregator = Peer(AGGREGATOR)
+    deadline = time.monotonic() + COVERAGE
+    while time.monotonic() < deadline and not ending.wait(0.1):
+        with suppress(ActorUnavailable):
+            if aggregator.call("status", group=QUERY)["nodes_covered"]:
+                return
+    if not ending.asked:
+        say(f"no tracer was read within {COVERAGE:g} s; it is tried again and again: `rayscope status` says why")
 
 
 def watch(ending: Ending, as_json: bool) -> None:
