@@ -19,7 +19,29 @@ TEXT_LIMIT = 64  # characters: the longest IPv6 text with a zone is shorter; lon
 WORDS = 5  # u64 of a text that comes as bytes: 40, one more than the longest IPv6 text
 PLACES = 1 << 16  # of the table of recent texts
 BLOCK = 2_048
+_OCTETS = {str(octet): octet for octet in range(256)}
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _dotted(text: str) -> bytes | None:
+    """A plain IPv4 address, as 16 bytes, in a quarter of the time that `ipaddress` takes; None for anything else."""
+    octets = [_OCTETS.get(octet, -1) for octet in text.split(".")]
+    return V4_PREFIX + bytes(octets) if len(octets) == 4 and -1 not in octets else None
+
+
+def _grouped(text: str) -> bytes | None:
+    """A plain IPv6 address, likewise; None for anything else."""
+    head, gap, tail = text.partition("::")
+    before, after = head.split(":") if head else [], tail.split(":") if tail else []
+    missing = 8 - len(before) - len(after)
+    groups = [*before, *["0"] * missing, *after]
+    if (missing < 1 if gap else missing) or not all(0 < len(group) <= 4 for group in groups):
+        return None
+    try:
+        packed = bytes.fromhex("".join([group.zfill(4) for group in groups]))
+    except ValueError:
+        return None
+    return packed if len(packed) == 16 else None  # fewer where white space stood among the digits
 
 
 def _places(words: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -48,7 +70,8 @@ class Addresses(dict[str | bytes, int]):
         if len(text) > TEXT_LIMIT:
             return BAD
         try:
-            packed = pack_address(text if isinstance(text, str) else text.decode("ascii"))
+            plain = text if isinstance(text, str) else text.decode("ascii")
+            packed = _dotted(plain) or _grouped(plain) or pack_address(plain)
         except ValueError:
             return BAD
         self[text] = number = self.number_of(packed)
@@ -61,13 +84,15 @@ class Addresses(dict[str | bytes, int]):
         for first in range(0, len(texts), BLOCK):
             block = words[first : first + BLOCK]
             places = _places(block)
-            numbers[first : first + BLOCK] = self._recent[places]
-            for other in np.flatnonzero((self._recent_words[places] != block).any(axis=1)).tolist():
-                number = self[bytes(texts[first + other])]
-                numbers[first + other] = number
-                if number != BAD:
-                    self._recent[places[other]] = number
-                    self._recent_words[places[other]] = block[other]
+            found = self._recent[places]
+            other = np.flatnonzero((self._recent_words[places] != block).any(axis=1))
+            if len(other):
+                learned = np.array([self[text] for text in texts[first : first + BLOCK][other].tolist()], np.uint32)
+                found[other] = learned
+                good, places = learned != BAD, places[other]
+                self._recent[places[good]] = learned[good]
+                self._recent_words[places[good]] = block[other[good]]
+            numbers[first : first + BLOCK] = found
         return numbers
 
     def number_of(self, packed: bytes) -> int:

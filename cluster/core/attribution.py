@@ -20,6 +20,7 @@ Columns = dict[str, NDArray[Any]]
 WorkloadOf = Callable[[int], str]
 TRIES = 5  # polls after the first that ask for an owner again
 ASKED_AGAIN = 256  # distinct pids asked for again per poll
+PID_MAX = 1 << 22  # the largest pid that Linux gives (PID_MAX_LIMIT)
 TEXT_LIMIT = 300  # characters of a workload's name
 
 
@@ -40,9 +41,18 @@ class Texts:
 
     def of_pids(self, pids: NDArray[Any], workload_of: WorkloadOf) -> NDArray[np.uint32]:
         """The workload of each pid; each distinct one is asked for once, 0 never."""
-        distinct = np.unique(pids)
+        distinct = _distinct(pids)
         numbers = [self.number(workload_of(pid)) if pid else 0 for pid in distinct.tolist()]
         return np.array(numbers, np.uint32)[np.searchsorted(distinct, pids)] if numbers else np.zeros(0, np.uint32)
+
+
+def _distinct(pids: NDArray[Any]) -> NDArray[Any]:
+    """Each pid once, in order; without sorting where they are as small as Linux lets pids be."""
+    if not len(pids) or int(pids.max()) > PID_MAX:
+        return np.unique(pids)
+    seen = np.zeros(int(pids.max()) + 1, np.bool_)
+    seen[pids] = True
+    return np.flatnonzero(seen)
 
 
 def local_end(rows: Columns, listeners: Listeners, texts: Texts, workload_of: WorkloadOf) -> None:

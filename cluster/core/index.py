@@ -65,6 +65,9 @@ class Index:
     def add(self, slots: Indices, words: NDArray[np.uint64]) -> None:
         """Let each slot's identity lead to it; an older slot of the same identity is not found any more."""
         self._reserve(len(slots), words)
+        if not self._used:
+            self._insert(slots, words)
+            return
         known, places = self._probe(words[:, slots], words)
         self._table[places[known >= 0]] = slots[known >= 0]
         self._insert(slots[known < 0], words)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
+Literal = list[tuple[int, np.uint64, np.uint64]]
 BLOCK = 4_096  # records read together: their bytes and the columns in work stay in the processor's cache
 TEXT_WORDS = 5
 _TOKEN = re.compile(rb'("[^"\\\x00-\x1f\x7f-\xff]*"):|"([^"\\\x00-\x1f\x7f-\xff]*)"|(0|[1-9][0-9]*)(?=[,}\]])|true|false|null|[{}\[\],]')
@@ -43,6 +44,12 @@ class Step:
     kind: str  # "literal", "number" or "text"
     name: str = ""  # where the value is wanted
     literal: bytes = b""
+    long: bool = False  # the first record's number has eight digits or more
+
+    def words(self) -> list[tuple[int, np.uint64, np.uint64]]:
+        """A literal as words: the place of each, its value, and the mask of what counts of it."""
+        pieces = [(offset, self.literal[offset : offset + 8]) for offset in range(0, len(self.literal), 8)]
+        return [(offset, U(int.from_bytes(piece, "little")), _MASKS[len(piece)]) for offset, piece in pieces]
 
 
 @dataclass(slots=True)
@@ -74,7 +81,7 @@ def shape_of(record: bytes, numbers: Collection[str], texts: Collection[str], fi
             seen |= {key} - {""}
         depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(token[0], 0)
         if number is not None:
-            steps += [Step("number", key if key in numbers else ""), Step("literal")]
+            steps += [Step("number", key if key in numbers else "", long=len(number) > 7), Step("literal")]
         elif text is not None and key not in fixed:
             steps[-1] = Step("literal", literal=steps[-1].literal + b'"')
             steps += [Step("text", key if key in texts else ""), Step("literal", literal=b'"')]
@@ -97,65 +104,68 @@ class Records:
         A record that begins so near the document's end that a step could lead beyond it does not match.
         """
         inside = int(np.searchsorted(starts, self._size - sum(_REACH[step.kind] + len(step.literal) for step in steps)))
-        matches, blocks = [], []
+        matches = np.zeros(len(starts), np.bool_)
+        values = Values(
+            {step.name: np.zeros(len(starts), np.uint64) for step in steps if step.name and step.kind == "number"},
+            {step.name: np.zeros(len(starts), f"S{8 * TEXT_WORDS}") for step in steps if step.name and step.kind == "text"},
+        )
+        taken = [(step, step.words()) for step in steps]
         for first in range(0, inside, BLOCK):
-            last = min(first + BLOCK, inside)
-            at, values, good = starts[first:last], Values(), np.ones(last - first, np.bool_)
-            for step in steps:
-                at = self._step(step, at, good, values)
-            matches.append(good & (at == ends[first:last]))
-            blocks.append(values)
-        matches.append(np.zeros(len(starts) - inside, np.bool_))
-        return np.concatenate(matches), _joined(blocks, steps)
+            place = slice(first, min(first + BLOCK, inside))
+            at, good = starts[place], np.ones(place.stop - first, np.bool_)
+            for step, words in taken:
+                at = self._step(step, words, at, good, values, place)
+            matches[place] = good & (at == ends[place])
+        return matches, values
 
     def _two_words(self, at: NDArray[np.int64]) -> tuple[Words, Words]:
         both = self._pairs[at].view("<u8")
         return both[0::2], both[1::2]
 
-    def _step(self, step: Step, at: NDArray[np.int64], good: NDArray[np.bool_], values: Values) -> NDArray[np.int64]:
+    def _step(
+        self, step: Step, words: Literal, at: NDArray[np.int64], good: NDArray[np.bool_], values: Values, place: slice
+    ) -> NDArray[np.int64]:
         if step.kind == "literal":
-            return self._literal(step.literal, at, good)
-        if step.kind == "number" and not step.name:
-            return self._skip_number(at, good)
-        if step.kind == "number":
-            at, values.numbers[step.name] = self._number(at, good)
+            self._literal(words, at, good)
+            return at + len(step.literal)
+        if step.kind == "text":
+            at, text = self._text(at, good)
+            if step.name:
+                values.texts[step.name][place] = text
             return at
-        at, text = self._text(at, good)
-        if step.name:
-            values.texts[step.name] = text
+        if not step.name:
+            return self._skip_number(at, good)
+        at, values.numbers[step.name][place] = self._number(at, good, long=step.long)
         return at
 
-    def _literal(self, literal: bytes, at: NDArray[np.int64], good: NDArray[np.bool_]) -> NDArray[np.int64]:
-        size = len(literal)
-        for offset in range(0, size, 16):
-            piece = literal[offset : offset + 16]
-            if len(piece) <= 8:
-                good &= _equal(self._words[at + offset], piece)
+    def _literal(self, words: Literal, at: NDArray[np.int64], good: NDArray[np.bool_]) -> None:
+        for (offset, value, mask), following in zip(words[0::2], [*words[1::2], None], strict=False):
+            if following is None:
+                good &= (self._words[at + offset] & mask) == value
             else:
                 first, second = self._two_words(at + offset)
-                good &= _equal(first, piece[:8])
-                good &= _equal(second, piece[8:])
-        return at + size
+                good &= first == value
+                good &= (second & following[2]) == following[1]
 
-    def _number(self, at: NDArray[np.int64], good: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Words]:
-        first, second = self._two_words(at)
+    def _number(self, at: NDArray[np.int64], good: NDArray[np.bool_], *, long: bool) -> tuple[NDArray[np.int64], Words]:
+        first, second = self._two_words(at) if long else (self._words[at], None)
         number, digits = _digits(first)
         good &= (digits == 1) | (((first & U(0xFF)) != U(ord("0"))) & (digits > 0))
-        long = digits == 8
-        if not long.any():
+        further = digits == 8
+        if not further.any():
             return at + digits, number
-        more, further = _digits(second)
-        np.copyto(further, 0, where=~long)
-        np.copyto(more, 0, where=~long)
-        number *= POWERS[further]
+        more, count = _digits(self._words[at + 8] if second is None else second)
+        np.copyto(count, 0, where=~further)
+        np.copyto(more, 0, where=~further)
+        number *= POWERS[count]
         number += more
-        digits += further
+        digits += count
         longer = np.flatnonzero(digits == 16)
         if len(longer):
-            more, further = _digits(self._words[at[longer] + 16])
-            number[longer] = number[longer] * POWERS[further] + more
-            digits[longer] += further
-            good[longer[further > 3]] = False  # 20 digits may not fit 64 bits
+            more, count = _digits(self._words[at[longer] + 16])
+            number[longer] = number[longer] * POWERS[count] + more
+            digits[longer] += count
+            good[longer[count > 3]] = False  # 20 digits may not fit 64 bits
         return at + digits, number
 
     def _skip_number(self, at: NDArray[np.int64], good: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -184,14 +194,6 @@ class Records:
                 break
         good &= sizes < 8 * TEXT_WORDS
         return at + sizes, words.view(f"S{8 * TEXT_WORDS}")[:, 0]
-
-
-def _equal(words: Words, piece: bytes) -> NDArray[np.bool_]:
-    """Which words begin with these bytes, eight at most."""
-    if len(piece) < 8:
-        words = words & U((1 << 8 * len(piece)) - 1)
-    result: NDArray[np.bool_] = words == U(int.from_bytes(piece, "little"))
-    return result
 
 
 def _count(words: Words) -> NDArray[np.uint8]:
@@ -232,13 +234,3 @@ def _inside(words: Words) -> tuple[NDArray[np.uint8], Words, NDArray[np.bool_]]:
     escapes = filled ^ BACKSLASHES
     odd = (filled - SPACES) | (escapes - ONES) & ~escapes | filled
     return size, text, (odd & HIGH) == 0
-
-
-def _joined(blocks: list[Values], steps: Sequence[Step]) -> Values:
-    values = Values()
-    for step in steps:
-        if step.name and step.kind == "number":
-            values.numbers[step.name] = np.concatenate([block.numbers[step.name] for block in blocks] or [np.zeros(0, np.uint64)])
-        elif step.name:
-            values.texts[step.name] = np.concatenate([block.texts[step.name] for block in blocks] or [np.zeros(0, f"S{8 * TEXT_WORDS}")])
-    return values
