@@ -1,13 +1,12 @@
-"""Where the store's file is, and what must be true of it before SQLite touches it."""
+"""What must be true of the place of a store before SQLite touches it. Which place that is, configs.paths knows."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping
 from pathlib import Path
 
-from cluster.core.errors import SettingsError, StoreUnusable
+from cluster.core.errors import StoreUnusable
 from cluster.stores.faults import damaged
 from cluster.stores.schema import APPLICATION_ID, META, TABLES, VERSION
 
@@ -15,17 +14,6 @@ MAGIC = b"SQLite format 3\0"
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 HEADER_SIZE = 100  # bytes, with application_id at 68 (sqlite.org/fileformat.html, 1.3)
-
-
-def default_path(environment: Mapping[str, str]) -> Path:
-    """rayscope/rayscope.db in the XDG state directory (XDG Base Directory Specification 0.8). Raises SettingsError without a home."""
-    state = environment.get("XDG_STATE_HOME", "")
-    if Path(state).is_absolute():
-        return Path(state, "rayscope", "rayscope.db")
-    home = environment.get("HOME", "")
-    if not Path(home).is_absolute():
-        raise SettingsError("store.path: neither XDG_STATE_HOME nor HOME is set, so there is no default place; set store.path")
-    return Path(home, ".local", "state", "rayscope", "rayscope.db")
 
 
 def make_directory(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where the store is, and what is refused there."""
+"""What is made at the place of a store, and what is refused there."""
 
 from __future__ import annotations
 
@@ -9,18 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.core.errors import SettingsError, StoreBusy, StoreError, StoreUnusable
-from cluster.stores.place import default_path
+from cluster.core.errors import StoreBusy, StoreError, StoreUnusable
 from cluster.stores.sqlite import SqliteStore, read_only
 from tests.stores.commits import commit, record, records_of
-
-
-def test_the_default_place_is_the_xdg_state_directory() -> None:
-    assert default_path({"XDG_STATE_HOME": "/s", "HOME": "/h"}) == Path("/s/rayscope/rayscope.db")
-    assert default_path({"HOME": "/h"}) == Path("/h/.local/state/rayscope/rayscope.db")
-    assert default_path({"XDG_STATE_HOME": "relative", "HOME": "/h"}) == Path("/h/.local/state/rayscope/rayscope.db")
-    with pytest.raises(SettingsError, match=r"set store\.path"):
-        default_path({})
 
 
 def test_files_are_for_this_user_alone(tmp_path: Path) -> None:
