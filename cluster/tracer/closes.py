@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.core.errors import TracerError
-from cluster.tracer.rows import Keys, Rows, join, new_rows
+from cluster.tracer.rows import COUNTERS, Keys, Rows, find, join, new_rows
 
 LOG_LIMIT = 200_000  # closed connections kept for clients that do not acknowledge
 REPLY_LIMIT = 100_000  # closed connections in one reply; the next one goes on
@@ -35,7 +36,21 @@ class Client:
     registration: int  # a new number whenever closes may have passed it by: it must then look at what is absent
     lost: int = 0  # closes dropped before it had them
     keys: Keys = field(default_factory=lambda: np.zeros(0, np.uint64))  # the open rows of its last reply, sorted
-    counters: Rows = field(default_factory=lambda: new_rows(0)[["sent", "received", "retransmits"]])
+    counters: Rows = field(default_factory=lambda: new_rows(0)[list(COUNTERS)])
+
+    def since(self, rows: Rows) -> list[NDArray[np.uint64]]:
+        """How much each counter of these rows grew since the client's last reply. Of shape (n,) each."""
+        places, known = find(self.keys, rows["key"])
+        grown = []
+        for name in COUNTERS:
+            column = rows[name].astype(np.uint64)
+            column[known] -= np.minimum(self.counters[name][places[known]], column[known]).astype(np.uint64)
+            grown.append(column)
+        return grown
+
+    def remember(self, rows: Rows) -> None:
+        """These open rows, sorted by key, are its last reply."""
+        self.keys, self.counters = rows["key"].copy(), rows[list(COUNTERS)].copy()
 
 
 class Closes:

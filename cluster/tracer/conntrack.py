@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.tracer.netlink import NETLINK_NETFILTER, Chunk, Netlink, attributes
+from cluster.tracer.messages import Chunk, attributes
+from cluster.tracer.netlink import NETLINK_NETFILTER, Netlink
 from cluster.tracer.rows import TCP, UDP
 from cluster.tracer.sockdiag import V4_MAPPED
 

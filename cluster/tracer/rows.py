@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TCP, UDP = 0, 1  # a tracer's `type`
+COUNTERS = ("sent", "received", "retransmits")
 
 Rows = NDArray[np.void]  # shape (n,), dtype ROW
 Keys = NDArray[np.uint64]

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.tracer.listeners import Listeners, directions
-from cluster.tracer.rows import TCP, UDP, Rows, find, match_ends, mixed
+from cluster.tracer.rows import COUNTERS, TCP, UDP, Rows, find, match_ends, mixed
 from cluster.tracer.sockdiag import AFTER_FIN, CLOSE, FIN_WAIT2, LISTEN
 
-COUNTERS = ("sent", "received", "retransmits")
 FROM_DUMP = (
     "pid",
     "cgroup_id",

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.tracer.netlink import Chunk, Netlink, attributes
+from cluster.tracer.messages import Chunk, attributes
+from cluster.tracer.netlink import Netlink
 from cluster.tracer.rows import TCP, UDP, Rows, new_rows
 
 SOCK_DIAG_BY_FAMILY = 20

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cluster.core.errors import TracerError
 from cluster.tracer.closes import Client, Closes
@@ -23,7 +22,7 @@ from cluster.tracer.namespaces import Namespace
 from cluster.tracer.owners import Owners
 from cluster.tracer.reply import encode, envelope
 from cluster.tracer.rows import Rows, by_key, find, join, mixed, new_rows
-from cluster.tracer.settle import COUNTERS, carry_over, closed_among, is_connection, is_listener, settle_closed, settle_open, unproven
+from cluster.tracer.settle import carry_over, closed_among, is_connection, is_listener, settle_closed, settle_open, unproven
 from cluster.tracer.udp import Tracked
 from cluster.tracer.vanished import Vanished
 
@@ -73,8 +72,8 @@ class Tracer:
         self._refresh()
         self._look()
         closed = self.closes.due(client)
-        last = since(self.open, client), since(closed, client)
-        client.keys, client.counters = self.open["key"].copy(), self.open[list(COUNTERS)].copy()
+        last = client.since(self.open), client.since(closed)
+        client.remember(self.open)
         name = self._name(client)
         return envelope(encode(self.open, last[0]), encode(closed, last[1]), self.heard, name, f"{name}.{client.told}")
 
@@ -215,17 +214,6 @@ class Tracer:
         likely = np.unique(rows["pid"][rows["pid"] != 0]).tolist()
         pids = self.owners.look_for(set(inodes), likely, time.monotonic())
         rows["pid"][nobody] = [pids.get(inode, 0) for inode in inodes]
-
-
-def since(rows: Rows, client: Client) -> list[NDArray[np.uint64]]:
-    """How much sent, received and retransmits grew since the client's last reply. Three of shape (n,)."""
-    places, known = find(client.keys, rows["key"])
-    grown = []
-    for name in COUNTERS:
-        column = rows[name].astype(np.uint64)
-        column[known] -= np.minimum(client.counters[name][places[known]], column[known]).astype(np.uint64)
-        grown.append(column)
-    return grown
 
 
 def now() -> int:

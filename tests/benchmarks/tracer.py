@@ -19,7 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cluster.tracer import sockdiag
-from cluster.tracer.netlink import HEADER, NETLINK_SOCK_DIAG, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, Netlink, message
+from cluster.tracer.messages import HEADER, NLMSG_DONE, message
+from cluster.tracer.netlink import NETLINK_SOCK_DIAG, NLM_F_DUMP, NLM_F_REQUEST, Netlink
 from cluster.tracer.rows import TCP
 from tests.benchmarks.report import in_turn, median, report
 from tests.tracer.serving import Served, UnixHTTP

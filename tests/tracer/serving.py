@@ -90,6 +90,7 @@ class Watch:
     def __init__(self, served: Served, client_id: str = "t"):
         self.served, self.client_id = served, client_id
         self.closed: dict[int, Row] = {}  # close_id -> row
+        self._cookies: set[int] = set()
         self.open: list[Row] = []
         self.listeners: list[Row] = []
         self.ack = ""
@@ -103,6 +104,8 @@ class Watch:
         for row in reply["connections"]:
             if row["state"] == "closed":
                 assert row["close_id"] not in self.closed, "a close told again though it was acknowledged"
+                assert row["cookie"] not in self._cookies, "a socket that closed twice"
+                self._cookies.add(row["cookie"])
                 self.closed[row["close_id"]] = row
 
     def until(self, is_met: Callable[[], object], what: str = "") -> None:

@@ -11,17 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.core.errors import TracerError
-from cluster.tracer.netlink import (
-    HEADER,
-    NETLINK_SOCK_DIAG,
-    NLM_F_DUMP,
-    NLM_F_REQUEST,
-    Netlink,
-    attributes,
-    attributes_apart,
-    find_starts,
-    message,
-)
+from cluster.tracer.messages import HEADER, attributes, attributes_apart, find_starts, message
+from cluster.tracer.netlink import NETLINK_SOCK_DIAG, NLM_F_DUMP, NLM_F_REQUEST, Netlink
 from cluster.tracer.sockdiag import SOCK_DIAG_BY_FAMILY
 
 sizes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30)), min_size=1, max_size=8)
