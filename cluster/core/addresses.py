@@ -112,3 +112,12 @@ class Addresses(dict[str | bytes, int]):
         v6: NDArray[Any] = (self.packed[:, :12] != np.frombuffer(V4_PREFIX, np.uint8)).any(axis=1)
         result: NDArray[np.bool_] = v6[numbers]
         return result
+
+    def forget(self, used: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        """Keep only the used ones, which get new numbers; returns the new number of each old one."""
+        packed = self.packed
+        self.__init__()  # type: ignore[misc]
+        self.clear()
+        numbers = np.zeros(len(used), np.uint32)
+        numbers[used] = [self.number_of(packed[old].tobytes()) for old in np.flatnonzero(used).tolist()]
+        return numbers

@@ -39,6 +39,12 @@ class Texts:
             self.listed.append(text)
         return number
 
+    def forget(self, used: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        """Keep only the used ones, which get new numbers; returns the new number of each old one."""
+        listed = self.listed
+        self.listed, self._numbers = [""], {"": 0}
+        return np.array([self.number(text) if use else 0 for text, use in zip(listed, used.tolist(), strict=True)], np.uint32)
+
     def of_pids(self, pids: NDArray[Any], workload_of: WorkloadOf) -> NDArray[np.uint32]:
         """The workload of each pid; each distinct one is asked for once, 0 never."""
         distinct = _distinct(pids)

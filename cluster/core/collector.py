@@ -29,6 +29,8 @@ from cluster.core.wire import Answer, Final, Part, pack_part
 
 Columns = dict[str, NDArray[Any]]
 STREAMS = 1 << 63
+REFUSALS = 3  # of one sequence before a new stream is begun
+FORGET_AT = 65_536  # addresses or texts that no row needs, before they are forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Collector:
         self.superseded = False
         self.incarnation = 0
         self._aggregator = 0
+        self._refusals = 0  # in a row
         self._applied = ("", 0)  # closes that the aggregate had before this collector began
         self._instance: str | None = None  # the tracer's, at the last good poll
         self._instances = 0
@@ -73,8 +76,9 @@ class Collector:
     # What the aggregator answers
 
     def greet(self, answer: Answer) -> None:
-        """The answer "ok" to hello."""
-        if answer.aggregator < self._aggregator:
+        """The answer "ok" to hello; any other verdict means what it means to a part, and "wait" nothing."""
+        if answer.aggregator < self._aggregator or answer.verdict != "ok":
+            self.on_answer(answer)
             return
         self._aggregator = answer.aggregator
         self.incarnation = answer.incarnation
@@ -95,14 +99,23 @@ class Collector:
             case "hello":
                 self.greeted = False
             case "refused":
-                self._status.count("refused_parts")
-                self._status.note(f"the aggregator refused sequence {self._outbox.place}: {answer.reason}")
-                self._outbox.restart()
+                self._on_refused(answer.reason)
             case "ok" | "expect" if answer.stream == self.stream:
                 self._advance(answer)
 
+    def _on_refused(self, reason: str) -> None:
+        """Say the sequence again; where that does not help, everything, in a new stream. The caller waits longer each time."""
+        self._status.count("refused_parts")
+        self._status.note(f"the aggregator refused sequence {self._outbox.place}: {reason}")
+        self._refusals += 1
+        if self._refusals % REFUSALS:
+            self._outbox.restart()
+        else:
+            self._begin_stream()
+
     def _advance(self, answer: Answer) -> None:
         if answer.verdict == "ok":
+            self._refusals = 0
             self._outbox.accepted(answer.applied)
         elif not self._outbox.go_to(answer.expect):
             self._begin_stream()
@@ -149,6 +162,8 @@ class Collector:
 
     def on_reply(self, body: bytes, peer: str, at: float, workload_of: Callable[[int], str]) -> None:
         """A tracer's reply, received at `at` (s since 1970). Raises SourceMalformed, and then nothing has changed."""
+        if max(len(self._addresses.numbers), len(self._texts.listed)) > FORGET_AT + 4 * len(self._slots):
+            self._forget_unused()
         reply = decode(body, self._addresses, self.limits.zero_is)
         first = self._instance is None
         another = self._note_instance(peer if reply.instance is None else reply.instance)
@@ -204,6 +219,7 @@ class Collector:
 
     def _open(self, rows: Columns, identities: NDArray[np.uint64]) -> tuple[Indices, Indices, Indices]:
         """Slots for new rows; beyond the limit those that are closed already are folded. Returns opened, moved and ended slots."""
+        rows["recv"] = diff.held_back(rows, rows["recv"] - np.uint64(1))
         rows["instance"] = np.full(identities.shape[1], self._instances, np.uint32)
         closed = (rows["flags"] & Flag.CLOSED) != 0
         room = max(0, self.limits.rows - len(self._slots) - int((~closed).sum()))
@@ -231,7 +247,19 @@ class Collector:
         self._outbox = Outbox()
         self._status.count("streams_begun")
         self._status.note("the aggregator's store is older than what this collector kept: all rows are said again in a new stream")
+        self._forget_unused(dense=True)
         if self._instance is not None:
             self._metadata.again()
             held = np.flatnonzero(self._slots["state"] != FREE)
             self._queue(Said(held, diff.NONE, diff.NONE, np.flatnonzero(self._slots["state"] == ENDED)))
+
+    def _forget_unused(self, *, dense: bool = False) -> None:
+        """Forget the addresses and texts that no row has any more; `dense`: give the rows the lowest slots, too."""
+        live = self._slots["state"] != FREE
+        used = []
+        for size, ends in ((len(self._addresses.numbers), ("source", "dest")), (len(self._texts.listed), ("local", "remote"))):
+            needed = np.zeros(size, np.bool_)
+            for end in ends:
+                needed[self._slots[end][live]] = True
+            used.append(needed)
+        self._slots.renumber(self._addresses.forget(used[0]), self._texts.forget(used[1]), dense=dense)

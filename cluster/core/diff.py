@@ -82,18 +82,16 @@ def _weights_at(rows: Columns, index: int) -> int:
 def update(slots: Slots, rows: Columns, at: Indices, instance: int) -> Indices:
     """Write the rows into the slots that hold them already; returns the slots whose counters or generation moved.
 
-    A decrease of any counter, or for a row without a cookie another tracer instance, begins a new generation. One exception: a
-    received count that was marked inexact may come back one lower, which corrects it.
+    A decrease of any counter, or for a row without a cookie another tracer instance, begins a new generation.
     """
     columns = slots.columns
     old = {name: columns[name][at] for name in COUNTERS}
+    rows = rows | {"recv": held_back(rows, old["recv"])}
     fell = np.zeros(len(at), np.bool_)
     moved = np.zeros(len(at), np.bool_)
     for name in COUNTERS:
         fell |= rows[name] < old[name]
         moved |= rows[name] != old[name]
-    if fell.any():
-        fell &= ~_corrected(rows, old, columns["flags"][at])
     if len(at):
         fell |= (rows["cookie"] == 0) & (columns["instance"][at] != instance)
     columns["generation"][at] += fell
@@ -106,12 +104,13 @@ def update(slots: Slots, rows: Columns, at: Indices, instance: int) -> Indices:
     return changed
 
 
-def _corrected(rows: Columns, old: Columns, flags: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    one_less = (rows["recv"] < old["recv"]) & (old["recv"] - rows["recv"] == 1) & ((flags & Flag.RECV_INEXACT) != 0)
-    result: NDArray[np.bool_] = (
-        one_less & (rows["cookie"] != 0) & (rows["sent"] >= old["sent"]) & (rows["retransmits"] >= old["retransmits"])
-    )
-    return result
+def held_back(rows: Columns, before: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """`recv` without the byte that may be a FIN, while a socket is open: if it was one, the count would have to fall later, which
+    means a new generation. Where the tracer settles it, at the latest with the close, the byte comes or does not."""
+    recv: NDArray[np.uint64] = rows["recv"]
+    doubted = ((rows["flags"] & np.uint8(Flag.RECV_INEXACT)) != 0) & (rows["cookie"] != 0) & ((rows["flags"] & np.uint8(Flag.CLOSED)) == 0)
+    doubted &= recv > before
+    return recv - doubted if doubted.any() else recv
 
 
 def absent(slots: Slots, touched: Indices, at: float, limit: float) -> Indices:

@@ -59,11 +59,9 @@ def _keyed(rows: Columns) -> Columns:
 
 def _add(slots: Slots, rows: Columns, at: Indices) -> None:
     columns = slots.columns
-    for name in ("sent", "recv"):
-        np.add.at(columns[name], at, rows[name])
-    retransmits = columns["retransmits"].astype(np.uint64)
-    np.add.at(retransmits, at, rows["retransmits"].astype(np.uint64))
-    columns["retransmits"] = np.minimum(retransmits, 0xFFFF_FFFF).astype(np.uint32)
+    for name, limit in (("sent", 2**64 - 1), ("recv", 2**64 - 1), ("retransmits", 2**32 - 1)):
+        for slot, more in zip(at.tolist(), rows[name].tolist(), strict=True):  # a sum stops at its limit: a fall would be a new generation
+            columns[name][slot] = min(int(columns[name][slot]) + more, limit)
     np.maximum.at(columns["last_update"], at, rows["last_update"])
     for name in ("local", "role"):  # a fold row says only what is true of all that it sums
         columns[name][at[columns[name][at] != rows[name]]] = 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.core.index import Index
+from cluster.core.index import Index, identity
 from cluster.core.wire import OPENED
 
 Columns = dict[str, NDArray[Any]]
@@ -63,6 +63,20 @@ class Slots:
         self._index.remove(slots, self._words)
         self.columns["state"][slots] = FREE
         self._free.extend(slots.tolist())
+
+    def renumber(self, addresses: NDArray[np.uint32], texts: NDArray[np.uint32], *, dense: bool) -> None:
+        """Let addresses and texts have these numbers instead; `dense`: the rows, too, the lowest slots there are."""
+        slots = np.flatnonzero(self["state"] != FREE) if dense else np.arange(self.top)
+        held = {name: column[slots] for name, column in self.columns.items()}
+        held |= {name: addresses[held[name]] for name in ("source", "dest")} | {name: texts[held[name]] for name in ("local", "remote")}
+        newest = np.flatnonzero(self.find(self._words[:, slots]) == slots)
+        self.top, self._index = 0, Index()
+        self._free = [] if dense else self._free
+        self._grow(len(slots))
+        for name, column in self.columns.items():
+            column[: len(slots)] = held[name]
+        self._words[:, : len(slots)] = identity(held)
+        self._index.add(newest, self._words)
 
     def take(self, slots: Indices) -> Columns:
         """The columns of these slots, copied."""

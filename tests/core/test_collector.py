@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from cluster.core import collector as module
 from cluster.core.collector import Collector
 from cluster.core.errors import SourceMalformed
 from cluster.core.records import Flag, Role
@@ -94,13 +95,22 @@ def test_a_row_that_was_absent_when_the_instance_changed_begins_a_generation_whe
     assert (scene.only["base"][0], scene.only["sent"]) == (100, 120)
 
 
-def test_a_received_count_that_was_inexact_is_corrected_not_restarted() -> None:
+def test_a_byte_that_may_be_a_fin_waits_until_it_is_settled() -> None:
     scene = Scene()
-    scene.poll(ours(monotonic_recv_bytes=2001, recv_exact=False), instance="i")
-    scene.poll(ours(monotonic_recv_bytes=2000, recv_exact=True), instance="i")
-    assert (scene.only["generation"], scene.only["recv"]) == (0, 2000)
-    scene.poll(ours(monotonic_recv_bytes=1999, recv_exact=True), instance="i")
-    assert scene.only["generation"] == 1
+    for recv, exact, said in (
+        (2000, True, 2000),
+        (2001, False, 2000),
+        (2001, False, 2000),
+        (2000, True, 2000),
+        (2001, True, 2001),
+        (2500, False, 2499),
+        (2499, True, 2499),
+    ):
+        scene.poll(ours(monotonic_recv_bytes=recv, recv_exact=exact), instance="i")
+        assert scene.only["recv"] == said
+    scene.poll(ours(monotonic_recv_bytes=2501, recv_exact=False, state="closed", close_id=1), instance="i")
+    assert (scene.only["generation"], scene.only["recv"]) == (0, 2501)
+    assert scene.only["flags"] == Flag.CLOSED | Flag.RECV_INEXACT
 
 
 def test_another_pid_is_another_row_without_a_cookie_and_an_attribute_with_one() -> None:
@@ -371,3 +381,20 @@ def test_metadata_that_cannot_travel_is_refused_and_counted() -> None:
     scene.poll()
     assert list(scene.receiver.metadata) == [("docker", "a", "3")]
     assert scene.collector.status()["metadata_refused"] == 2
+
+
+def test_addresses_and_names_that_no_row_needs_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORGET_AT", 100)
+    scene = Scene(absent_after=1.0)
+    scene.workload_of = lambda pid: f"process/{pid}"  # type: ignore[method-assign]
+    for poll in range(40):
+        scene.poll(record(pid=7), *(record(pid=1_000 + 50 * poll + index, dest=f"10.{poll}.0.{index}") for index in range(50)))
+        scene.poll(record(pid=7, monotonic_sent_bytes=10_000 + poll))
+        scene.poll(record(pid=7, monotonic_sent_bytes=10_000 + poll), after=5.0)
+    assert len(scene.collector._addresses.numbers) < 700
+    assert len(scene.collector._texts.listed) < 700
+    seen = {(row["pid"], row["dest"], row["local"], row["sent"]) for row in scene.receiver.all_rows()}
+    assert (7, "172.17.0.5", "process/7", 10_039) in seen
+    assert len(seen) == 40 * 50 + 1
+    assert all(row["local"] == f"process/{row['pid']}" for row in scene.receiver.all_rows())
+    assert len(scene.receiver.rows) < 200, "slots are used again"

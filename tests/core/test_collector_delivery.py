@@ -278,3 +278,43 @@ def test_a_fold_row_has_an_owner_only_where_all_that_it_sums_have_the_same(pids:
 
 def test_limits_have_the_defaults_that_the_settings_document() -> None:
     assert CollectorLimits() == CollectorLimits(rows=200_000, kept_bytes=32_000_000, absent_after=120.0, zero_is="new")
+
+
+def test_what_is_refused_again_and_again_is_said_whole_in_a_new_stream() -> None:
+    collector, receiver = greeted(), Receiver()
+    collector.on_reply(reply(EXAMPLE), "", 1.0, nobody)
+    for _ in range(3):
+        assert collector.next_part() is not None
+        collector.on_answer(Answer("refused", 1, stream=7, reason="no"))
+    assert collector.stream == 8
+    collector.greet(Answer("ok", 1, incarnation=2, stream=8))
+    drain(collector, receiver)
+    assert len(receiver.open_rows()) == 1
+
+
+def test_a_new_stream_numbers_its_rows_densely() -> None:
+    collector, receiver = greeted(), Receiver()
+    collector.on_reply(reply(*(ours(cookie=1 + index, sport=index) for index in range(500)), instance="i"), "", 1.0, "process/{}".format)
+    drain(collector, receiver)
+    closes = [ours(cookie=1 + index, sport=index, state="closed", close_id=1 + index) for index in range(495)]
+    collector.on_reply(reply(*closes, instance="i"), "", 2.0, "process/{}".format)
+    drain(collector, receiver)
+    collector.on_answer(Answer("expect", 1, stream=7, expect=0))
+    collector.greet(Answer("ok", 1, incarnation=2, stream=8))
+    again = Receiver()
+    drain(collector, again)
+    assert sorted(again.rows) == [0, 1, 2, 3, 4]
+    assert {(row["sport"], row["local"]) for row in again.rows.values()} == {(port, "process/14931") for port in range(495, 500)}
+    collector.on_reply(reply(*(ours(cookie=1 + index, sport=index) for index in range(495, 502)), instance="i"), "", 3.0, nobody)
+    drain(collector, again)
+    assert sorted(again.rows) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_fold_row_that_is_full_stops_and_does_not_begin_anew() -> None:
+    collector, receiver = greeted(rows=0), Receiver()
+    for number in (1, 2, 3):
+        big = ours(cookie=number, close_id=number, state="closed", direction=2, monotonic_sent_bytes=2**63, monotonic_retransmits=2**31)
+        collector.on_reply(reply(big, instance="i"), "", float(number), nobody)
+        drain(collector, receiver)
+    (fold,) = receiver.all_rows()
+    assert (fold["sent"], fold["retransmits"], fold["generation"]) == (2**64 - 1, 2**32 - 1, 0)
