@@ -36,7 +36,6 @@ class Namespaces:
         self.event_buffer = event_buffer
         self.all: dict[int, Namespace] = {}
         self.refused: dict[int, tuple[str, float]] = {}  # number -> (why it could not be entered, monotonic s when)
-        self.hidden = 0  # processes whose namespace may not be seen
         self.tracking = tracking_available()
         self._home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
         self.own = os.fstat(self._home).st_ino
@@ -75,12 +74,10 @@ class Namespaces:
         pids = set(processes(self.proc))
         again = now - self._looked_again >= LOOK_AGAIN_SECONDS
         if again:
-            self._looked_again, self._alive, self.hidden = now, {}, 0
+            self._looked_again, self._alive = now, {}
             self.refused = {inode: known for inode, known in self.refused.items() if now - known[1] < RETRY_SECONDS}
-        fresh, hidden = lived_in(self.proc, pids if again else pids - self._pids)
-        self.hidden += hidden
+        self._alive |= lived_in(self.proc, pids if again else pids - self._pids)
         self._pids = pids
-        self._alive = self._alive | fresh
         return self._alive | mounted(self.proc)
 
     def _add(self, inode: int, path: str, now: float) -> None:
@@ -125,19 +122,14 @@ def processes(proc: str) -> list[int]:
         return [int(entry.name) for entry in entries if entry.name.isdecimal()]
 
 
-def lived_in(proc: str, pids: set[int]) -> tuple[dict[int, str], int]:
-    """The namespaces of these processes, number to path, and how many processes may not be looked at."""
+def lived_in(proc: str, pids: set[int]) -> dict[int, str]:
+    """The namespaces of these processes, number to path. Processes that have gone, or may not be looked at, are left out."""
     found: dict[int, str] = {}
-    hidden = 0
     for pid in pids:
         path = f"{proc}/{pid}/ns/net"
-        try:
+        with contextlib.suppress(OSError, ValueError):
             found.setdefault(int(os.readlink(path)[5:-1]), path)  # noqa: PTH115 - thousands of them: no objects
-        except PermissionError:
-            hidden += 1
-        except (OSError, ValueError):  # it has gone
-            continue
-    return found, hidden
+    return found
 
 
 def mounted(proc: str) -> dict[int, str]:

@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.core.errors import TracerError
@@ -23,6 +23,7 @@ def padded(raw: bytes) -> bytes:
     return raw + bytes(-len(raw) % 4)
 
 
+@settings(database=None, deadline=None)
 @given(sizes)
 def test_messages_are_found_whatever_their_lengths(runs: list[tuple[int, int]]) -> None:
     pieces = [padded(message(20, 0, b"\xff" * size)) for size, times in runs for _ in range(times)]
@@ -37,6 +38,7 @@ def test_a_message_shorter_than_its_header_is_refused() -> None:
         find_starts(words, 0, len(words))
 
 
+@settings(database=None, deadline=None)
 @given(layouts, st.integers(1, 3))
 def test_attributes_are_found_whatever_their_layout(messages: list[list[tuple[int, int]]], times: int) -> None:
     raw, begins, finishes, wanted = bytearray(8), [], [], []
