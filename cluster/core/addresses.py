@@ -85,7 +85,7 @@ class Addresses(dict[str | bytes, int]):
             block = words[first : first + BLOCK]
             places = _places(block)
             found = self._recent[places]
-            other = np.flatnonzero((self._recent_words[places] != block).any(axis=1))
+            other = np.flatnonzero(np.bitwise_or.reduce(self._recent_words[places] ^ block, axis=1))
             if len(other):
                 learned = np.array([self[text] for text in texts[first : first + BLOCK][other].tolist()], np.uint32)
                 found[other] = learned

@@ -20,6 +20,7 @@ from cluster.core.tracer_json import LIMITS, NOT_SAID, RECORD, Record
 Columns = dict[str, NDArray[Any]]
 ARRAY = b'"connections":['
 PIECE = 1 << 17  # bytes
+FEW, POOR = 32, 2  # so many shapes of less than one in 32 of the records, and the others are not worth another pass
 SHAPES = 8  # per document; records of further shapes are left over
 NUMBERS = ("pid", "type", "net_ns", "sport", "dport", "monotonic_sent_bytes", "monotonic_recv_bytes", "monotonic_retransmits",
            "last_update_epoch", "family", "direction", "cookie", "close_id")  # fmt: skip
@@ -43,15 +44,17 @@ def read_alike(body: bytes, addresses: Addresses) -> Alike | None:
     records, fields = Records(body), []
     begins, ends = starts[:-1], starts[1:]
     left = np.ones(len(begins), np.bool_)
-    for _ in range(SHAPES):
+    poor = 0
+    for attempt in range(SHAPES):
         waiting = np.flatnonzero(left)
-        if not len(waiting):
+        if not len(waiting) or poor == POOR:
             break
-        taken, values = _read_shape(body, records, begins[waiting], ends[waiting], addresses)
-        if not len(taken):
-            break
-        left[waiting[taken]] = False
-        fields.append(values)
+        example = len(waiting) * ((attempt + SHAPES // 2) % SHAPES) // SHAPES  # first the one in the middle, likely a common one
+        taken, values = _read_shape(body, records, begins[waiting], ends[waiting], example, addresses)
+        poor += FEW * len(taken) < len(waiting)
+        if len(taken):
+            left[waiting[taken]] = False
+            fields.append(values)
     kept = [body[begin:end] for begin, end in zip(begins[left].tolist(), ends[left].tolist(), strict=True)]
     rest = b"".join([body[: starts[0]], *kept, body[starts[-1] :]])
     return Alike(fields, rest, len(kept) + 1) if rest.count(b'"connections"') == 1 else None
@@ -81,11 +84,11 @@ def _places(data: NDArray[np.uint8], byte: int) -> NDArray[np.int64]:
 
 
 def _read_shape(
-    body: bytes, records: Records, begins: NDArray[np.int64], ends: NDArray[np.int64], addresses: Addresses
+    body: bytes, records: Records, begins: NDArray[np.int64], ends: NDArray[np.int64], example: int, addresses: Addresses
 ) -> tuple[NDArray[np.int64], Columns]:
-    """Read along the shape of the first record: which were taken, and their fields."""
+    """Read along the shape of one of the records: which were taken, and their fields."""
     nothing = np.zeros(0, np.int64), dict[str, NDArray[Any]]()
-    text = body[begins[0] : ends[0]]
+    text = body[begins[example] : ends[example]]
     shape = shape_of(text, NUMBERS, ("source", "dest"), ("state", "bytes"))
     try:
         first = RECORD.decode(text[:-1])

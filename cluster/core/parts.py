@@ -125,7 +125,7 @@ def _part(group: list[Piece], content: Content, *, last: bool) -> Part:
         part=0,
         last=last,
         addresses=content.addresses[addresses].tobytes(),
-        texts=tuple(content.texts[index] for index in texts.tolist()),
+        texts=tuple([content.texts[index] for index in texts.tolist()]),
         sections=sections,
         metadata=tuple(content.metadata[piece.start] for piece in group if piece.section == "metadata"),
         final=content.final if last else None,

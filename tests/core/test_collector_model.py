@@ -89,11 +89,15 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.sockets and not self.ours)
     @rule(which=st.integers(0))
     def restart_counters(self, which: int) -> None:
-        """The tracer's entry expired: its counters begin anew. What it had not told is told first."""
+        """The tracer's entry expired: its counters begin anew. What it had not told is told first, and then a poll sees the fall: one that
+        is overtaken between two polls cannot be seen."""
         self.poll()
         socket = self.sockets[which % len(self.sockets)]
-        if socket.sent > socket.told[0] or socket.recv > socket.told[1]:
+        if socket.sent > socket.told[0] + 1 or socket.recv > socket.told[1]:
             socket.told = [socket.sent, socket.recv]
+            socket.sent += 1
+            self.truth[0] += 1
+            self.poll()
 
     @precondition(lambda self: self.sockets and not self.ours)
     @rule(which=st.integers(0))

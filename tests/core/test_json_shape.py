@@ -68,6 +68,13 @@ def test_almost_all_of_a_real_reply_is_read_along_few_shapes() -> None:
     assert left(reply(*plain, *translated, *ours, instance="i", listeners=[{"net_ns": 1, "type": 0, "source": "::", "sport": 1}])) < 10
 
 
+@pytest.mark.parametrize("place", [0, 999, 1_000, 1_999])
+def test_one_odd_record_does_not_keep_the_others_from_being_read_together(place: int) -> None:
+    records = [record(sport=index) for index in range(2_000)]
+    records[place] = {"pid": -1}
+    assert left(reply(*records)) < 6  # those at the very end are left, too
+
+
 ODD_RECORDS: list[tuple[str, bytes]] = [
     ("a space", b'{"pid": 1}'),
     ("a number with a zero before it", b"01"),
