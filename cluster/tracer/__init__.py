@@ -4,7 +4,7 @@
     sockdiag, conntrack what they say of sockets and of tracked connections, as columns
     rows                the one row that everything else passes on
     namespaces, discovery, owners   where sockets are, and whose
-    listeners, settle, udp, vanished   what dumps and destroy events mean: ends, totals, closes
+    listeners, fins, settle, udp, vanished   what dumps and destroy events mean: ends, totals, closes
     closes              what each client has been told
     reply, http, server, unix_socket   how it is told
     tracer              all of it together; lacks says what cannot be seen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,8 +89,8 @@ def encode_listeners(rows: Rows) -> bytes:
     return ",".join(map(LISTENER.__mod__, zip(*columns, strict=True))).encode()
 
 
-def envelope(open_rows: Iterator[bytes], closed_rows: Iterator[bytes], listeners: Rows, instance: str, reply_id: str) -> Iterator[bytes]:
-    """A whole reply in pieces."""
+def envelope(open_rows: Iterator[bytes], closed_rows: Iterator[bytes], listeners: Rows, more: Mapping[str, object]) -> Iterator[bytes]:
+    """A whole reply in pieces; `more` are its other fields."""
     yield b'{"connections":['
     comma = b""
     for piece in open_rows:
@@ -100,4 +100,4 @@ def envelope(open_rows: Iterator[bytes], closed_rows: Iterator[bytes], listeners
         yield comma + piece
         comma = b""
     yield b'],"listeners":[' + encode_listeners(listeners)
-    yield b'],"instance":%b,"reply_id":%b}' % (json.dumps(instance).encode(), json.dumps(reply_id).encode())
+    yield b"]," + json.dumps(more, separators=(",", ":"))[1:].encode()

@@ -1,13 +1,4 @@
-"""What a dump and the destroy events mean: totals that never fall, FINs that are not payload, and who owned a socket that died.
-
-The kernel counts a FIN as one received byte and no counter says whether one came. What can be known:
-
-* A connection in CLOSE_WAIT, LAST_ACK or CLOSING has had the peer's FIN, any other open one has not: dumps are exact.
-* A destroyed socket says only CLOSE. Its FIN is certain where the last dump saw such a state; that there was none is certain where
-  the count is that of the last dump in another state, or zero. A socket whose close left a TIME_WAIT one behind had read everything before
-  its own FIN went out, so what it had not read at the end (rqueue) was the peer's FIN; and while what is left is in FIN_WAIT2, no FIN came.
-* Everything else stays as the kernel counts, and is marked as possibly one byte high.
-"""
+"""What a dump and the destroy events mean: totals that never fall, payload without FINs, and who owned a socket that died."""
 
 from __future__ import annotations
 
@@ -16,9 +7,10 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.tracer.fins import after_fin, fins
 from cluster.tracer.listeners import Listeners, directions
-from cluster.tracer.rows import COUNTERS, TCP, UDP, Rows, find, match_ends, mixed
-from cluster.tracer.sockdiag import AFTER_FIN, CLOSE, FIN_WAIT2, LISTEN
+from cluster.tracer.rows import COUNTERS, TCP, UDP, Rows, find
+from cluster.tracer.sockdiag import CLOSE, LISTEN
 
 FROM_DUMP = (
     "pid",
@@ -52,12 +44,6 @@ def is_connection(rows: Rows) -> NDArray[np.bool_]:
     return both
 
 
-def after_fin(rows: Rows) -> NDArray[np.bool_]:
-    """Rows in a state that the peer's FIN led to."""
-    mask: NDArray[np.bool_] = np.isin(rows["tcp_state"], AFTER_FIN) & (rows["protocol"] == TCP)
-    return mask
-
-
 def carry_over(rows: Rows, before: Rows) -> None:
     """Take owner and direction of sockets that were known before: the first owner stays. `before` is sorted by key."""
     places, known = find(before["key"], rows["key"])
@@ -86,7 +72,9 @@ def never_fall(rows: Rows, known: NDArray[np.bool_], old: Rows) -> None:
 
 def closed_among(rows: Rows, before: Rows) -> Rows:
     """The destroyed sockets that were connections: they say so, or were so in the last dump."""
-    return rows[find(before["key"], rows["key"])[1] | is_connection(rows)]
+    closed: Rows = rows[find(before["key"], rows["key"])[1] | is_connection(rows)]
+    closed["raw_received"] = closed["received"]
+    return closed
 
 
 def settle_closed(rows: Rows, before: Rows, listeners: Listeners, left: Rows, counters: Counter[str]) -> None:
@@ -97,8 +85,7 @@ def settle_closed(rows: Rows, before: Rows, listeners: Listeners, left: Rows, co
     places, known = find(before["key"], rows["key"])
     old = before[places[known]]
     gone = known & (rows["dport"] == 0)
-    rows["raw_received"] = rows["received"]
-    fin, no_fin = fins(rows, known, old, left)
+    fin, no_fin = fins(rows, before, left)
     rows["received"] -= fin & (rows["received"] > 0)
     rows["recv_exact"] = rows["bytes_known"] & (fin | no_fin)
     for name in FROM_DUMP:
@@ -109,41 +96,10 @@ def settle_closed(rows: Rows, before: Rows, listeners: Listeners, left: Rows, co
     attribute(rows, listeners, counters)
 
 
-def unproven(rows: Rows, before: Rows) -> NDArray[np.bool_]:
-    """Destroyed TCP sockets of which a dump does not tell whether a FIN is in their received count."""
-    places, known = find(before["key"], rows["key"])
-    doubt: NDArray[np.bool_] = (rows["protocol"] == TCP) & (rows["received"] != 0)
-    old = before[places[known]]
-    doubt[known] &= ~after_fin(old) & (rows["received"][known] != old["raw_received"])
-    return doubt
-
-
 def disconnected(rows: Rows, gone: NDArray[np.bool_], old: Rows) -> None:
     """A socket that was disconnected before it died (SO_LINGER 0) tells nothing: all is as in the last dump."""
     old["updated"] = rows["updated"][gone]
     rows[gone] = old
-
-
-def fins(rows: Rows, known: NDArray[np.bool_], old: Rows, left: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Where a FIN is certainly in the received count, and where certainly none is."""
-    fin = np.zeros(len(rows), np.bool_)
-    no_fin = rows["raw_received"] == 0
-    fin[known] = after_fin(old)
-    no_fin[known] |= ~after_fin(old) & (rows["raw_received"][known] == old["raw_received"])
-    places, stays = match_ends(rows, left)
-    stays &= last_of_its_ends(rows) & ~fin & ~no_fin
-    state = left["tcp_state"][places[stays]]
-    unread = rows["rqueue"][stays] > 0
-    fin[stays] = unread
-    no_fin[stays] = ~unread & (state == FIN_WAIT2)
-    return fin, no_fin
-
-
-def last_of_its_ends(rows: Rows) -> NDArray[np.bool_]:
-    """Rows after which none has the same two ends: only that one can have left something behind."""
-    last = np.zeros(len(rows), np.bool_)
-    last[len(rows) - 1 - np.unique(mixed(rows)[::-1], return_index=True)[1]] = True
-    return last
 
 
 def attribute(rows: Rows, listeners: Listeners, counters: Counter[str]) -> None:

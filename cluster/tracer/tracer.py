@@ -16,13 +16,14 @@ from cluster.core.errors import TracerError
 from cluster.tracer.closes import Client, Closes
 from cluster.tracer.conntrack import FLOW, Flows
 from cluster.tracer.discovery import Namespaces
+from cluster.tracer.fins import unproven
 from cluster.tracer.lacks import lacks
 from cluster.tracer.listeners import Listeners
 from cluster.tracer.namespaces import Namespace
 from cluster.tracer.owners import Owners
 from cluster.tracer.reply import encode, envelope
 from cluster.tracer.rows import Rows, by_key, find, join, mixed, new_rows
-from cluster.tracer.settle import carry_over, closed_among, is_connection, is_listener, settle_closed, settle_open, unproven
+from cluster.tracer.settle import carry_over, closed_among, is_connection, is_listener, settle_closed, settle_open
 from cluster.tracer.udp import Tracked
 from cluster.tracer.vanished import Vanished
 
@@ -75,7 +76,8 @@ class Tracer:
         last = client.since(self.open), client.since(closed)
         client.remember(self.open)
         name = self._name(client)
-        return envelope(encode(self.open, last[0]), encode(closed, last[1]), self.heard, name, f"{name}.{client.told}")
+        more = {"instance": name, "reply_id": f"{name}.{client.told}", "telemetry": self._telemetry()}
+        return envelope(encode(self.open, last[0]), encode(closed, last[1]), self.heard, more)
 
     def status(self) -> dict[str, Any]:
         """What this tracer is, and what it cannot see and why."""
@@ -85,11 +87,10 @@ class Tracer:
     def stats(self) -> dict[str, Any]:
         """Counters since the start, each client's state, and connection tracking."""
         closes, owners = self.closes, self.owners
-        telemetry = {name: int(value) for name, value in self.counters.items()}
+        telemetry = self._telemetry()
         telemetry |= {"open": len(self.open), "listeners": len(self.heard), "pending": sum(map(len, self._pending)), "closed": closes.last}
         telemetry |= {
             "closed_kept": len(closes),
-            "closed_conn_polling_lost": closes.lost,
             "proc_scans": owners.scans,
             "proc_scans_cut": owners.cut,
         }
@@ -102,6 +103,10 @@ class Tracer:
             "state": {"telemetry": telemetry, "clients": clients},
             "conntrack": {"entries": entries, "available": self.namespaces.tracking},
         }
+
+    def _telemetry(self) -> dict[str, int]:
+        """The counters, from the start."""
+        return {name: int(value) for name, value in self.counters.items()} | {"closed_conn_polling_lost": self.closes.lost}
 
     def _rest(self) -> None:
         """Nobody asks: closes are nobody's, and what is open will be found by the next dump."""
@@ -151,10 +156,10 @@ class Tracer:
         self._read_events()
         rows = self._dump()
         self._read_events()
-        destroyed, self._pending = join(self._pending), []
         flows = self._read_flows()
-        before = self.open
         self._own(rows)
+        destroyed, self._pending = join(self._pending), []  # only now: what fails above loses none of them
+        before = self.open
         heard, connected = rows[is_listener(rows)], rows[is_connection(rows)]
         listeners = Listeners(join([heard, self.heard[~find(heard["key"], self.heard["key"])[1]]]))
         self.tracked.apply(connected, before, flows)

@@ -10,10 +10,11 @@ import pytest
 
 from cluster.core.records import pack_address
 from cluster.tracer.discovery import Namespaces
+from cluster.tracer.fins import unproven
 from cluster.tracer.listeners import INCOMING, LOCAL, OUTGOING, Listeners
 from cluster.tracer.owners import Owners
 from cluster.tracer.rows import Rows, join, match_ends, new_rows
-from cluster.tracer.settle import closed_among, settle_closed, settle_open, unproven
+from cluster.tracer.settle import closed_among, settle_closed, settle_open
 from cluster.tracer.sockdiag import CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, TIME_WAIT
 from cluster.tracer.vanished import BETWEEN_NS, PATIENCE_NS, SETTLE_NS, Vanished
 
@@ -121,11 +122,31 @@ def test_what_is_left_behind_is_of_the_last_socket_with_those_ends() -> None:
     assert Ended(both, left=row(7, TIME_WAIT)).received() == [(51, False), (100, True)]
 
 
+def turned(cookie: int, state: int, **more: int) -> Rows:
+    """The other end of `row`."""
+    return row(cookie, state, source="10.0.0.2", dest="10.0.0.1", sport=80, dport=1_000, **more)
+
+
+def test_what_the_peer_sent_tells_whether_a_fin_came_after_it() -> None:
+    assert Ended(join([row(1, CLOSE, 101), turned(2, CLOSE, sent=100)])).received()[0] == (100, True)
+    assert Ended(join([turned(2, CLOSE, sent=100), row(1, CLOSE, 100)])).received()[1] == (100, True)
+    assert Ended(join([turned(2, CLOSE, sent=100), row(1, CLOSE, 60)])).received()[1] == (60, True)
+    assert Ended(join([turned(2, CLOSE, sent=100, net_ns=5), row(1, CLOSE, 101)])).received()[1] == (101, False)
+
+
+def test_a_peer_that_may_be_another_one_tells_nothing() -> None:
+    twice = join([row(1, CLOSE, 101), turned(2, CLOSE, sent=100), row(3, CLOSE, 31), turned(4, CLOSE, sent=30)])
+    assert [exact for value, exact in Ended(twice).received() if value] == [False, False]
+    again = opened(row(9, ESTABLISHED, 5))
+    assert Ended(join([row(1, CLOSE, 101), turned(2, CLOSE, sent=100)]), before=again).received()[0] == (101, False)
+
+
 def test_only_what_is_not_proven_needs_a_look_at_time_wait() -> None:
     before = opened(join([row(1, CLOSE_WAIT, 101), row(2, ESTABLISHED, 100), row(3, ESTABLISHED, 100)]))
     rows = join(
         [row(1, CLOSE, 101), row(2, CLOSE, 100), row(3, CLOSE, 101), row(4, CLOSE, 0), row(5, CLOSE, 1), row(6, CLOSE, 1, protocol=1)]
     )
+    rows["raw_received"] = rows["received"]
     assert rows["cookie"][unproven(rows, before)].tolist() == [3, 5]
 
 
