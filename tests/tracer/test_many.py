@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 
 from tests.tracer.loads import sizes
-from tests.tracer.serving import Served, Watch
+from tests.tracer.serving import Served, UnixHTTP, Watch
 
 CHURN = 20_000
 HOLDERS, HELD = 4, 2_500  # connections of each holder: both ends are sockets
@@ -47,6 +47,8 @@ def test_twenty_thousand_open_sockets_with_their_owners(served: Served) -> None:
         for holder in holders:
             assert holder.stdout is not None
             ports[int(holder.stdout.readline())] = holder.pid
+        asleep = stack.enter_context(closing(UnixHTTP(served.path)))
+        asleep.request("GET", "/connections?client_id=asleep")  # and never reads the megabytes that come
         watch = Watch(served, "many")
         mine = [row for row in watch.open if row["sport"] in ports or row["dport"] in ports]
         assert len(mine) == 2 * HOLDERS * HELD

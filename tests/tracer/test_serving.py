@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import signal
@@ -181,3 +182,22 @@ def test_the_tracer_loads_little() -> None:
     heavy = {"ray", "pydantic", "msgspec", "rich", "asyncio", "yaml"}
     code = f"import sys, cluster.cli.main, cluster.cli.tracer, cluster.tracer.server; print(sorted({heavy!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_group_may_be_let_in_and_an_unknown_one_is_refused(place: Path) -> None:
+    group = grp.getgrgid(os.getgid()).gr_name
+    with Served(place / "group.sock", "--group", group) as served:
+        assert served.path.stat().st_gid == os.getgid()
+    assert "there is no such group" in refused(place / "group.sock", "--group", "no-such-group")
+
+
+def test_without_a_path_it_serves_where_the_settings_say(place: Path) -> None:
+    runtime = place / "runtime"
+    runtime.mkdir(mode=0o700)
+    environ = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)}
+    process = subprocess.Popen(COMMAND[:-1], env=environ, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert str(runtime / "rayscope" / "tracer.sock") in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0
