@@ -1,10 +1,8 @@
 """A tracer's JSON into columns.
 
-The whole document is decoded in one call into typed rows whose types are the limits of the columns. Only when that refuses the document
-is it read record by record, so that a bad record costs itself alone. What is refused is counted by reason (the field that was wrong), and
-the first few are kept, shortened, for the log.
-
-Facts of the format: the tracer's API as DataDog's network-tracer serves it, and the fields that our own tracer adds.
+Records that are alike, in a real reply nearly all, are read along their shape (`alike`). What is left over is decoded in one call into
+typed rows whose types are the limits of the columns. Only when that refuses it, it is read record by record, so that a bad record costs
+itself alone. What is refused is counted by reason (the field that was wrong), and the first few are kept, shortened, for the log.
 """
 
 from __future__ import annotations
