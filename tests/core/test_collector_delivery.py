@@ -232,8 +232,16 @@ def closed(count: int, close_id: int, **fields: Any) -> list[Record]:
     ]
 
 
+def begun(rows: int) -> tuple[Collector, Receiver]:
+    """After the first sequence, which folds nothing."""
+    collector, receiver = greeted(rows=rows), Receiver()
+    collector.on_reply(reply(instance="i"), "", 0.0, nobody)
+    drain(collector, receiver)
+    return collector, receiver
+
+
 def test_beyond_the_limit_closed_connections_are_folded_and_no_byte_is_lost() -> None:
-    collector, receiver = greeted(rows=100), Receiver()
+    collector, receiver = begun(100)
     open_now = [ours(cookie=10**6 + index, sport=index, monotonic_sent_bytes=1) for index in range(40)]
     served = [each | {"sport": 53, "dport": each["sport"]} for each in closed(1_000, 1_001, direction=1)]
     collector.on_reply(reply(*open_now, *closed(1_000, 1, direction=2), *served, instance="i"), "", 1.0, nobody)
@@ -248,7 +256,7 @@ def test_beyond_the_limit_closed_connections_are_folded_and_no_byte_is_lost() ->
 
 
 def test_a_fold_row_goes_on_like_any_other() -> None:
-    collector, receiver = greeted(rows=1), Receiver()
+    collector, receiver = begun(1)
     for poll in range(4):
         collector.on_reply(reply(ours(cookie=10**6), *closed(10, 1 + 10 * poll, direction=2), instance="i"), "", float(poll), nobody)
         drain(collector, receiver)
@@ -257,7 +265,7 @@ def test_a_fold_row_goes_on_like_any_other() -> None:
 
 
 def test_even_fold_rows_are_bounded() -> None:
-    collector, receiver = greeted(rows=50), Receiver()
+    collector, receiver = begun(50)
     records = [each | {"dest": f"10.0.{index // 200}.{index % 200}", "direction": 2} for index, each in enumerate(closed(2_000, 1))]
     for poll in range(10):
         collector.on_reply(reply(*records[200 * poll : 200 * poll + 200], instance="i"), "", float(poll), nobody)
@@ -268,7 +276,7 @@ def test_even_fold_rows_are_bounded() -> None:
 
 @pytest.mark.parametrize("pids", [[1, 1], [1, 2]], ids=["one owner", "two owners"])
 def test_a_fold_row_has_an_owner_only_where_all_that_it_sums_have_the_same(pids: list[int]) -> None:
-    collector, receiver = greeted(rows=0), Receiver()
+    collector, receiver = begun(0)
     records = [each | {"pid": pid, "direction": 2} for each, pid in zip(closed(2, 1), pids, strict=True)]
     collector.on_reply(reply(*records, instance="i"), "", 1.0, "process/{}".format)
     drain(collector, receiver)
@@ -311,10 +319,18 @@ def test_a_new_stream_numbers_its_rows_densely() -> None:
 
 
 def test_a_fold_row_that_is_full_stops_and_does_not_begin_anew() -> None:
-    collector, receiver = greeted(rows=0), Receiver()
+    collector, receiver = begun(0)
     for number in (1, 2, 3):
         big = ours(cookie=number, close_id=number, state="closed", direction=2, monotonic_sent_bytes=2**63, monotonic_retransmits=2**31)
         collector.on_reply(reply(big, instance="i"), "", float(number), nobody)
         drain(collector, receiver)
     (fold,) = receiver.all_rows()
     assert (fold["sent"], fold["retransmits"], fold["generation"]) == (2**64 - 1, 2**32 - 1, 0)
+
+
+def test_the_first_sequence_folds_nothing_since_the_aggregate_may_hold_its_rows() -> None:
+    collector, receiver = greeted(rows=0), Receiver()
+    collector.on_reply(reply(*closed(5, 1, direction=2), instance="i"), "", 1.0, nobody)
+    drain(collector, receiver)
+    assert len(receiver.all_rows()) == 5
+    assert collector.status()["folded"] == 0
