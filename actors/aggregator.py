@@ -1,6 +1,7 @@
 """The Aggregator: the one owner of transactions, metadata and edges, as an actor around `cluster.core.aggregate`.
 
-It moves bytes and time; every decision is the state machine's. Ingest is one thread; a lock lets a reader copy a snapshot between two
+It moves bytes and time; every decision is the state machine's. Ingest is one thread, time another, the store a third: so a store that
+refuses, or takes long, stops neither ingest nor what time brings (folding, settling). A lock lets a reader copy a snapshot between two
 events, so a query waits for one event at most, never for a queue of them.
 """
 
@@ -8,29 +9,35 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
+import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
-from cluster.core.aggregate import Aggregate, AggregateLimits
-from cluster.core.snapshot import Snapshot
-
-from actors.calls import Peer
+from actors import threads
+from actors.calls import Line
 from actors.metrics import Metrics
 from actors.options import INGEST, STORAGE_WRITER
 from actors.version import code_version
+from actors.warnings import Warnings
 from cluster.core import query
+from cluster.core.aggregate import Aggregate, AggregateLimits
 from cluster.core.checkpoint import Commit
 from cluster.core.commands import Command, Reply, Stop, Write
-from cluster.core.errors import ActorUnavailable, FencedError, RayscopeError, StoreError
+from cluster.core.errors import ActorUnavailable, FencedError, RayscopeError
 from cluster.core.events import BatchReceived, Committed, Event, Hello, Tick
+from cluster.core.snapshot import Snapshot
 from cluster.core.wire import pack_answer
+from cluster.sources.backoff import Backoff
 from configs.settings import Settings
 
 log = logging.getLogger(__name__)
-RETRY = 1.0  # s between two tries at the store
+RETRY = (1.0, 5.0)  # s: the first and the longest wait between two tries at the store
 SNAPSHOT_AGE = 1.0  # s that a copy serves readers
+WRITE_TIMEOUT = 60.0  # s that the writer is waited for before that is said; the commit is then waited for again
 T = TypeVar("T")
 
 
@@ -39,24 +46,34 @@ class Aggregator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._writer = Peer(STORAGE_WRITER, timeout=max(60.0, settings.aggregator.call_timeout))
+        self._writer = Line(STORAGE_WRITER, max(WRITE_TIMEOUT, settings.aggregator.call_timeout))  # the writing thread's
         self._aggregate: Aggregate | None = None
         self._lock = threading.Lock()  # the aggregate
-        self._commit_lock = threading.Lock()  # one commit at a time
-        self._wake = threading.Event()
+        self._copying = threading.Lock()  # one reader copies, the others wait for its copy
         self._snapshot: tuple[float, Snapshot] | None = None
+        self._wake = threading.Event()
+        self._commits: queue.SimpleQueue[tuple[float, Commit]] = queue.SimpleQueue()
+        self._in_flight = False
+        self._durable = threading.Condition()
+        self._durable_since = -1.0  # monotonic: whatever was applied before is durable
         self._committed_at = time.time()
-        self._store_error = ""
+        self._refusal: RayscopeError | None = None  # why the store does not take what it is given
         self._metrics = Metrics("aggregator")
-        threading.Thread(target=self._run, name="commit", daemon=True).start()
+        self._warnings = Warnings(log)
+        threads.start(self._write_forever)
 
     def __repr__(self) -> str:
-        aggregate = self._aggregate
-        return f"Aggregator({aggregate})" if aggregate else f"Aggregator(waiting for the store: {self._store_error or 'opening'})"
+        return f"Aggregator(commits every {self._settings.store.commit_interval:g} s)"
 
     def version(self) -> str:
         """The code that this actor runs."""
         return code_version()
+
+    def ready(self) -> bool:
+        """Whether the store is open. Raises the store's own error while it does not open."""
+        if self._aggregate is None and self._refusal is not None:
+            raise self._refusal
+        return self._aggregate is not None
 
     def hello(self, node: str, stream: int) -> bytes:
         """Number a collector; the packed Answer."""
@@ -80,28 +97,34 @@ class Aggregator:
     def status(self) -> dict[str, Any]:
         """Completeness, and how far the store is."""
         found = query.status(self._read(), time.time())
-        return {**found, "pid": os.getpid(), "commit_age": round(time.time() - self._committed_at, 3), "store_error": self._store_error}
+        age = round(time.time() - self._committed_at, 3)
+        return {**found, "pid": os.getpid(), "commit_age": age, "store_error": str(self._refusal or "")}
 
     def flush(self, timeout: float = 30.0) -> bool:
-        """Commit what is applied; True once it is durable."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if self._commit_once(deadline):
-                return True
-        return False
+        """Commit what is applied now; True once it is durable."""
+        asked = time.monotonic()
+        if self._aggregate is None:
+            return False
+        with self._durable:
+            while self._durable_since < asked and time.monotonic() - asked < timeout:
+                self._wake.set()
+                self._durable.wait(0.1)
+            return self._durable_since >= asked
+
+    # Events
 
     def _require(self) -> Aggregate:
         if self._aggregate is None:
-            raise ActorUnavailable(f"the aggregator waits for the store: {self._store_error or 'opening'}")
+            raise ActorUnavailable(f"the aggregator waits for the store: {self._refusal or 'opening'}")
         return self._aggregate
 
     def _read(self) -> Snapshot:
-        made = self._snapshot
-        if made is None or time.monotonic() - made[0] > SNAPSHOT_AGE:
-            aggregate = self._require()
-            with self._lock:
-                made = self._snapshot = (time.monotonic(), aggregate.snapshot())
-        return made[1]
+        aggregate = self._require()
+        with self._copying:
+            if self._snapshot is None or time.monotonic() - self._snapshot[0] > SNAPSHOT_AGE:
+                with self._lock:
+                    self._snapshot = (time.monotonic(), aggregate.snapshot())
+            return self._snapshot[1]
 
     def _handle(self, event: Event) -> list[Command]:
         aggregate = self._require()
@@ -109,64 +132,73 @@ class Aggregator:
             commands = aggregate.handle(event)
         for command in commands:
             if isinstance(command, Stop):
-                self._end(command.reason)
+                threads.leave(command.reason)
         return commands
 
     def _answer(self, event: Event) -> bytes:
         replies = [command.answer for command in self._handle(event) if isinstance(command, Reply)]
         return pack_answer(replies[0])
 
-    def _run(self) -> None:
-        checkpoint = self._persist(lambda: self._writer.call("open", group=INGEST), None)
-        limits = AggregateLimits(self._settings.aggregator.rows_limit, self._settings.aggregator.externals_limit)
-        with self._lock:
-            self._aggregate = Aggregate(checkpoint, limits)
-        log.info("store open", extra={"fence": checkpoint.fence, "rows": len(checkpoint.rows)})
+    # Time
+
+    def _tick_forever(self) -> None:
         while True:
             self._wake.wait(self._settings.store.commit_interval)
             self._wake.clear()
-            self._commit_once(None)
+            self._tick()
             self._measure()
 
-    def _commit_once(self, deadline: float | None) -> bool:
-        """Commit what changed, if anything did; True once nothing is left."""
-        with self._commit_lock:
-            writes = [command.commit for command in self._handle(Tick(time.time())) if isinstance(command, Write)]
-            for commit in writes:
-                self._write(commit, deadline)
-                self._handle(Committed(commit.number, time.time()))
-                self._committed_at = time.time()
-            return not writes
-
-    def _write(self, commit: Commit, deadline: float | None) -> None:
-        self._persist(lambda: self._writer.call("commit", commit, group=INGEST), deadline)
-
-    def _persist(self, attempt: Callable[[], T], deadline: float | None) -> T:
-        """Try until the store takes it: a commit is idempotent, so an unknown outcome is tried again."""
-        while True:
-            try:
-                done = attempt()
-                self._store_error = ""
-                return done
-            except FencedError as error:
-                self._end(str(error))
-            except (StoreError, ActorUnavailable, RayscopeError) as error:
-                if str(error) != self._store_error:
-                    log.warning("the store did not take it, trying again", extra={"error": str(error)})
-                self._store_error = str(error)
-            if deadline is not None and time.monotonic() > deadline:
-                raise ActorUnavailable(f"not committed in time: {self._store_error}")
-            time.sleep(RETRY)
+    def _tick(self) -> None:
+        began, idle = time.monotonic(), not self._in_flight
+        writes = [command.commit for command in self._handle(Tick(time.time())) if isinstance(command, Write)]
+        for commit in writes:
+            self._in_flight = True
+            self._commits.put((began, commit))
+        if idle and not writes:
+            self._is_durable(began)
 
     def _measure(self) -> None:
         status = query.status(self._read(), time.time())
         self._metrics.gauge("rows", status["rows"])
-        self._metrics.count_to("refused", status["refused"])
-        self._metrics.count_to("folded", status["folded"])
+        self._metrics.count_to("refused", status["counters"].get("refused", 0))
+        self._metrics.count_to("folded", status["counters"].get("folded", 0))
         self._metrics.gauge("lag_seconds", status["oldest_age"] or 0.0)
         self._metrics.gauge("commit_age_seconds", time.time() - self._committed_at)
 
-    def _end(self, reason: str) -> None:
-        """Leave at once and without a goodbye to Ray: a fenced aggregator has a successor, whose name an orderly exit could take away."""
-        log.error("this aggregator is superseded and ends", extra={"reason": reason})
-        os._exit(1)
+    # The store
+
+    def _write_forever(self) -> None:
+        checkpoint = self._persist(partial(self._writer.ask, "open", group=INGEST))
+        limits = AggregateLimits(self._settings.aggregator.rows_limit, self._settings.aggregator.externals_limit)
+        self._aggregate = Aggregate(checkpoint, limits)
+        log.info("store open", extra={"fence": checkpoint.fence, "rows": len(checkpoint.rows)})
+        threads.start(self._tick_forever)
+        while True:
+            began, commit = self._commits.get()
+            self._persist(partial(self._writer.ask, "commit", commit, group=INGEST))
+            self._handle(Committed(commit.number, time.time()))
+            self._in_flight = False
+            self._is_durable(began)
+
+    def _is_durable(self, since: float) -> None:
+        self._committed_at = time.time()
+        with self._durable:
+            self._durable_since = since
+            self._durable.notify_all()
+
+    def _persist(self, attempt: Callable[[], T]) -> T:
+        """Try until the store takes it: a commit is idempotent, so one whose outcome is unknown is tried again."""
+        backoff = Backoff(*RETRY, random.random)
+        while True:
+            try:
+                done = attempt()
+            except FencedError as error:
+                threads.leave(str(error))
+            except RayscopeError as error:
+                self._refusal = error
+                self._warnings.say("store", error)
+                time.sleep(backoff.failed())
+            else:
+                self._refusal = None
+                self._warnings.over("store")
+                return done

@@ -16,6 +16,8 @@ DESCRIPTIONS = {
     "commits": "Commits made durable.",
     "committed_rows": "Rows written by commits.",
     "missed_polls": "Polls of the tracer that failed.",
+    "skipped_polls": "Polls left out because too much waited to be delivered.",
+    "kept_bytes": "Bytes of batches that are not durable yet.",
     "covered_nodes": "Nodes with a collector that answers.",
     "nodes": "Nodes with our label.",
 }

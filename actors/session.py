@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +33,12 @@ def token_file(runtime: Path) -> Path:
     """The file with our Ray's token, made when it is missing; mode 0600."""
     path = runtime / "ray-token"
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor, made = tempfile.mkstemp(dir=runtime)  # mode 0600
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
+        with suppress(FileExistsError):  # another start was quicker
+            os.link(made, path)
+        os.unlink(made)  # noqa: PTH108
     return path
 
 
@@ -55,7 +61,8 @@ def connect(address: str, settings: RaySettings, runtime: Path) -> None:
     import ray
 
     try:
-        ray.init(address=address, **_common(settings))
+        with _signals_kept():
+            ray.init(address=address, **_common(settings))
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ActorError(f"no Ray answers at {address}: {error}") from error
 
@@ -69,17 +76,18 @@ def start(node: str, settings: RaySettings, runtime: Path) -> Session:
     import ray
 
     try:
-        context: Any = ray.init(
-            address="local",
-            num_cpus=os.cpu_count(),
-            labels={NODE_LABEL: node, ROLE_LABEL: "head"},
-            include_dashboard=settings.dashboard,
-            dashboard_host="127.0.0.1",
-            dashboard_port=settings.dashboard_port,
-            object_store_memory=settings.object_store_bytes,
-            _temp_dir=settings.temp_dir,
-            **_common(settings),
-        )
+        with _signals_kept():
+            context: Any = ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                labels={NODE_LABEL: node, ROLE_LABEL: "head"},
+                include_dashboard=settings.dashboard,
+                dashboard_host="127.0.0.1",
+                dashboard_port=settings.dashboard_port,
+                object_store_memory=settings.object_store_bytes,
+                _temp_dir=settings.temp_dir,
+                **_common(settings),
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ActorError(f"Ray did not start: {error}; `rayscope doctor` says what this machine lacks") from error
     dashboard = context.dashboard_url
@@ -91,6 +99,19 @@ def leave() -> None:
     import ray
 
     ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """SIGTERM stays ours. Ray would take it over to end the process with code 1, whatever that is in the middle of."""
+    from ray._private import utils
+
+    theirs = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = theirs
 
 
 def _common(settings: RaySettings) -> dict[str, Any]:

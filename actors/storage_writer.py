@@ -24,7 +24,7 @@ class StorageWriter:
         self._metrics = Metrics("storage_writer")
 
     def __repr__(self) -> str:
-        return f"StorageWriter({self.path}, {self._commits} commits)"
+        return f"StorageWriter({self.path})"
 
     def version(self) -> str:
         """The code that this actor runs."""

@@ -1,6 +1,7 @@
 """The Supervisor: keeps exactly one collector on every live Ray node that carries our label, and the singletons beside them.
 
-It compares what is with what should be every few seconds, and never remembers: so it may die, and be started again, at any moment.
+It compares what is with what should be every few seconds, and decides by nothing that it remembers: so it may die, and be started again,
+at any moment. A collector whose node is away is Ray's to keep waiting: it returns with the node's label.
 """
 
 from __future__ import annotations
@@ -8,22 +9,25 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from typing import Any
 
 import ray
 
-from actors.calls import Peer
+from actors import threads
+from actors.calls import Line, ask_all
 from actors.collector import NodeCollector
-from actors.deploy import ensure, ensure_singletons
+from actors.deploy import end, ensure, ensure_singletons, names
 from actors.metrics import Metrics
 from actors.options import COLLECTOR_GROUPS, NODE_LABEL, QUERY, collector_name, collector_options
 from actors.version import code_version
+from actors.warnings import Warnings
 from cluster.core.errors import RayscopeError
 from configs.settings import Settings
 
 log = logging.getLogger(__name__)
 PERIOD = 2.0  # s between two comparisons
-ANSWER = 5.0  # s that a collector may take to say that it lives
+ANSWER = 5.0  # s that all collectors together may take to say that they live
 
 
 def live_nodes() -> list[str]:
@@ -36,15 +40,15 @@ class Supervisor:
 
     def __init__(self, store_path: str, socket: str, settings: Settings) -> None:
         self._store_path, self._socket, self._settings = store_path, socket, settings
+        self._lines: dict[str, Line] = {}  # node -> the line to its collector, with at most one question outstanding
         self._nodes: dict[str, str] = {}  # node -> "" or what is wrong with its collector
         self._stopping = threading.Event()
         self._metrics = Metrics("supervisor")
-        self._thread = threading.Thread(target=self._run, name="supervise", daemon=True)
-        self._thread.start()
+        self._warnings = Warnings(log)
+        self._thread = threads.start(self._supervise)
 
     def __repr__(self) -> str:
-        covered = sum(not problem for problem in self._nodes.values())
-        return f"Supervisor({covered}/{len(self._nodes)} nodes covered)"
+        return f"Supervisor(every {PERIOD:g} s)"
 
     def version(self) -> str:
         """The code that this actor runs."""
@@ -56,40 +60,45 @@ class Supervisor:
 
     def stop(self, timeout: float = 15.0) -> bool:
         """Create nothing any more, and let every collector deliver what is in flight; True where all did."""
+        deadline = time.monotonic() + timeout
         self._stopping.set()
         self._thread.join(timeout)
-        stopped = [self._stop_collector(node, timeout) for node in live_nodes()]
-        return all(stopped)
+        lines = {node: Line(collector_name(node)) for node in live_nodes()}
+        left = max(1.0, deadline - time.monotonic())
+        answers = ask_all(lines, "stop", 0.8 * left, group=QUERY, timeout=left)
+        for node, answer in answers.items():
+            if answer is not True:
+                log.warning("collector did not deliver everything: %s", answer, extra={"node": node})
+        return all(answer is True for answer in answers.values())
 
-    def _stop_collector(self, node: str, timeout: float) -> bool:
-        try:
-            return bool(Peer(collector_name(node)).call("stop", timeout / 2, group=QUERY, timeout=timeout))
-        except RayscopeError as error:
-            log.warning("collector did not stop in order", extra={"node": node, "error": str(error)})
-            return False
-
-    def _run(self) -> None:
+    def _supervise(self) -> None:
         while not self._stopping.is_set():
             try:
                 self._reconcile()
-            except Exception:  # the loop that restarts everything else must not end
-                log.exception("reconcile failed, trying again")
+                self._warnings.over("reconcile")
+            except Exception as error:  # the loop that restarts everything else must not end
+                self._warnings.say("reconcile", error)
             self._stopping.wait(PERIOD)
 
     def _reconcile(self) -> None:
         ensure_singletons(self._store_path, self._settings)
-        nodes = {node: self._cover(node) for node in live_nodes()}
-        for node, problem in nodes.items():
-            if problem != self._nodes.get(node, ""):
-                log.log(logging.WARNING if problem else logging.INFO, "coverage", extra={"node": node, "problem": problem})
-        self._nodes = nodes
-        self._metrics.gauge("nodes", len(nodes))
-        self._metrics.gauge("covered_nodes", sum(not problem for problem in nodes.values()))
+        existing = set(names())
+        self._lines = {node: self._lines.get(node) or Line(collector_name(node)) for node in live_nodes()}
+        for node, line in self._lines.items():
+            if line.name not in existing:
+                ensure(NodeCollector, collector_options(node), COLLECTOR_GROUPS, (node, self._socket, self._settings))
+        answers = ask_all(self._lines, "status", group=QUERY, timeout=ANSWER)
+        self._nodes = {node: self._problem(node, answer) for node, answer in answers.items()}
+        self._metrics.gauge("nodes", len(self._nodes))
+        self._metrics.gauge("covered_nodes", sum(not problem for problem in self._nodes.values()))
 
-    def _cover(self, node: str) -> str:
-        try:
-            ensure(NodeCollector, collector_options(node), COLLECTOR_GROUPS, (node, self._socket, self._settings))
-            status = Peer(collector_name(node), ANSWER).call("status", group=QUERY)
-        except RayscopeError as error:
-            return str(error)
-        return "" if status["tracer"]["state"] == "ok" else str(status["tracer"]["message"])
+    def _problem(self, node: str, answer: Any) -> str:
+        """What is wrong with a collector; one of other code is ended, and made again at the next comparison."""
+        if isinstance(answer, RayscopeError):
+            self._warnings.say(f"collector of {node}", answer)
+            return str(answer)
+        self._warnings.over(f"collector of {node}")
+        if answer["version"] != code_version():
+            end(collector_name(node))
+            return f"runs other code ({answer['version']}): being replaced"
+        return "" if answer["tracer"]["state"] == "ok" else str(answer["tracer"]["message"])

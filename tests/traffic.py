@@ -6,10 +6,17 @@ import random
 import socket
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 CHUNK = 65_536
 HOST = "127.0.0.1"
+
+
+def seed_key(local: tuple[str, int], remote: tuple[str, int]) -> str:
+    """The key of a transaction as seen from the local end."""
+    return f"{local[0]}-{remote[0]}-{local[1]}-{remote[1]}"
 
 
 @dataclass
@@ -20,7 +27,7 @@ class Truth:
 
     def add(self, local: tuple[str, int], remote: tuple[str, int], sent: int, received: int) -> None:
         """Count what one end of a connection sent and received."""
-        total = self.bytes[f"{local[0]}-{remote[0]}-{local[1]}-{remote[1]}"]
+        total = self.bytes[seed_key(local, remote)]
         total[0] += sent
         total[1] += received
 
@@ -81,9 +88,27 @@ class Client:
         self.truth.add(self.local, self.remote, sent, received)
         self.truth.add(self.remote, self.local, received, sent)
 
+    @property
+    def keys(self) -> tuple[str, str]:
+        """The seed keys of this end and of the other."""
+        return seed_key(self.local, self.remote), seed_key(self.remote, self.local)
+
     def close(self) -> None:
         """An orderly close."""
         self.socket.close()
+
+
+@contextmanager
+def connections(count: int) -> Iterator[tuple[Sink, Truth, list[Client]]]:
+    """So many open connections to one server, closed at the end."""
+    sink, truth = Sink(), Truth()
+    with ExitStack() as stack:
+        stack.callback(sink.close)
+        clients = []
+        for _ in range(count):
+            clients.append(Client(sink, truth))
+            stack.callback(clients[-1].close)
+        yield sink, truth, clients
 
 
 class Traffic:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,11 +14,13 @@ from actors import deploy, session
 from actors.calls import Peer
 from actors.options import AGGREGATOR, QUERY, STORAGE_WRITER, SUPERVISOR, collector_name
 from cluster.cli.tracer_process import TracerProcess
-from cluster.core.errors import RayscopeError
 from configs.settings import CollectorSettings, RaySettings, Settings, StoreSettings
+from tests.actors.totals import assert_totals, stored
+from tests.actors.waiting import wait_for
+from tests.traffic import Traffic
 
 NODE = "test-node"
-DEADLINE = 90.0
+ROLES = ("collector", AGGREGATOR, STORAGE_WRITER, SUPERVISOR)
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Running:
     """A rayscope that runs."""
 
     settings: Settings
+    base: Path  # a directory of ours, with a short name
     store: Path
     socket: str
-    tracer: TracerProcess
+    address: str  # of its Ray
 
     def peer(self, role: str) -> Peer:
         """The actor of this role."""
@@ -40,21 +41,13 @@ class Running:
         """The process of an actor, once it answers."""
         return int(wait_for(lambda: self.peer(role).call("status", group=QUERY)["pid"]))
 
+    def seen(self, traffic: Traffic) -> int:
+        """How many keys of this traffic the store has."""
+        return len(stored(self.store, traffic.port, NODE))
 
-def wait_for(answer: Callable[[], Any], seconds: float = DEADLINE) -> Any:
-    """The first true answer; an error of ours counts as not yet. Fails at the deadline with the last answer."""
-    deadline = time.monotonic() + seconds
-    last: Any = None
-    while time.monotonic() < deadline:
-        try:
-            last = answer()
-        except RayscopeError as error:
-            last = error
-        else:
-            if last:
-                return last
-        time.sleep(0.1)
-    raise AssertionError(f"not true within {seconds:g} s; last answer: {last!r}")
+    def assert_totals(self, traffic: Traffic) -> None:
+        """The store comes to equal what the traffic's sockets counted."""
+        assert_totals(self.store, traffic.truth, traffic.port, NODE)
 
 
 @pytest.fixture(scope="session")
@@ -67,17 +60,15 @@ def running() -> Iterator[Running]:
         ray=RaySettings(namespace="rayscope-test", dashboard=False, temp_dir=str(base / "ray")),
     )
     store, socket = base / "rayscope.db", str(base / "tracer.sock")
-    with TracerProcess(socket, base / "tracer.log") as tracer:
-        session.start(NODE, settings.ray, base)
+    with TracerProcess(socket, base / "tracer.log"), pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_health_check_period_ms", "1000")  # a node that is gone is noticed after 5 s instead of 15
+        started = session.start(NODE, settings.ray, base)
         try:
             deploy.deploy(str(store), socket, settings)
-            made = Running(settings, store, socket, tracer)
+            made = Running(settings, base, store, socket, started.address)
             wait_for(lambda: made.peer(AGGREGATOR).call("status", group=QUERY)["nodes_covered"] == 1)
             yield made
             deploy.take_down()
         finally:
             session.leave()
     shutil.rmtree(base, ignore_errors=True)
-
-
-ROLES = ("collector", AGGREGATOR, STORAGE_WRITER, SUPERVISOR)
