@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cluster.core.block import COUNTED, DESCRIBED, TOUCHED, USED
+from cluster.core.block import COUNTED, DESCRIBED, TOUCHED, USED, Block
 from cluster.core.checkpoint import Columns
 from cluster.core.placing import Slots, amounts_of, place
 from cluster.core.records import Flag, Role
 from cluster.core.sequence import GIVEN, Batch, Before
 from cluster.core.state import Node, State
+
+MINUS_ONE = np.uint64(2**64 - 1)  # u64 arithmetic is modulo 2^64
 
 
 def opened_rows(state: State, batch: Batch, at: float) -> Columns:
@@ -55,35 +58,53 @@ def leave(state: State, node: Node, slots: Slots, at: float) -> None:
 
 def change(state: State, node: Node, batch: Batch, before: Before, at: float) -> None:
     """New counters. `old = column[slots]; column[slots] = new; edge total += new - old`."""
-    new, slots = batch.changed, batch.changed["id"].astype(np.intp)
-    old, reset = before.counters, before.reset
-    block = node.block
-    held = block.marks[slots] & USED > 0
-    if not held.all():
-        state.counters["late"] += int(np.count_nonzero(~held))
+    new, old, marks = batch.changed, before.counters, before.marks
+    slots, reset = new["id"].astype(np.intp), before.reset
+    if not (marks & USED).all():
+        held = np.flatnonzero(marks & USED)
+        state.counters["late"] += len(slots) - len(held)
         new, old = ({name: column[held] for name, column in columns.items()} for columns in (new, old))
-        slots, reset = slots[held], reset[held]
+        slots, marks, reset = slots[held], marks[held], np.flatnonzero(new["generation"] != old["generation"])
     if not len(slots):
         return
-    if reset.any():
-        block.bases.add(slots[reset], {name: old[name][reset] for name in COUNTED})
-        old = {name: np.where(reset, np.zeros_like(old[name]), old[name]) for name in COUNTED}
-        block.columns["generation"][slots] = new["generation"]
-        state.counters["generations"] += int(np.count_nonzero(reset))
+    block = node.block
+    if len(reset):
+        _begin_generations(block, slots[reset], reset, new, old)
+        state.counters["generations"] += len(reset)
     _count(state, node, slots, {name: new[name] - old[name] for name in COUNTED}, at)
-    for name in (*COUNTED, "last_update"):
+    for name in ("sent", "recv", "last_update"):
         block.columns[name][slots] = new[name]
+    lost = np.flatnonzero(new["retransmits"] != old["retransmits"])
+    block.columns["retransmits"][slots[lost]] = new["retransmits"][lost]
     block.columns["last_seen"][slots] = int(at)
-    block.mark(slots, TOUCHED)
+    block.marks[slots] = marks | np.uint8(TOUCHED)
+    block.changed()
+
+
+def _begin_generations(block: Block, slots: Slots, places: Slots, new: Columns, old: Columns) -> None:
+    """The old counters of these rows join their bases, and count from 0: `old` says so from now on."""
+    block.bases.add(slots, {name: old[name][places] for name in COUNTED})
+    for name in COUNTED:
+        old[name][places] = 0
+    block.columns["generation"][slots] = new["generation"][places]
+    block.columns["retransmits"][slots] = 0
 
 
 def _count(state: State, node: Node, slots: Slots, growth: Columns, at: float) -> None:
-    cells = node.block.columns["cell"][slots].astype(np.intp)
+    block, cells = node.block, node.block.columns["cell"][slots].astype(np.intp)
     grown = {name: amount.astype(np.uint64, copy=False) for name, amount in growth.items() if amount.any()}
     state.edges.grew(cells, grown, at)
-    if node.block.unsettled:
-        hidden = np.flatnonzero(node.block.columns["flags"][slots] & Flag.SETTLED == 0)
+    if block.unsettled:
+        hidden = np.flatnonzero(block.columns["flags"][slots] & Flag.SETTLED == 0)
         state.edges.hide(cells[hidden], {name: amount[hidden] for name, amount in grown.items()})
+    keep_exported(state, block, slots, cells, growth["recv"])
+
+
+def keep_exported(state: State, block: Block, slots: Slots, cells: Slots, recv: NDArray[np.uint64]) -> None:
+    """A received byte that proved to be none leaves the edge's total; what is exported never falls, and keeps it."""
+    corrected = np.flatnonzero(recv == MINUS_ONE)
+    settled = corrected[block.columns["flags"][slots[corrected]] & Flag.SETTLED > 0]
+    state.edges.show(cells[settled], {"recv": np.ones(len(settled), np.uint64)})
 
 
 def attribute(state: State, node: Node, batch: Batch, at: float) -> None:

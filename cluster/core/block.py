@@ -39,6 +39,7 @@ NATIVE: dict[str, type[np.number[Any]]] = {
     "last_seen": np.uint32,
 }
 COUNTED = ("sent", "recv", "retransmits")
+MOVING = (*COUNTED, "flags", "generation", "last_update", "last_seen")  # what changes without DESCRIBED
 # What `marks` says of a slot.
 USED = 1
 GONE = 2  # its row was folded here, and the collector has not used the slot again
@@ -98,8 +99,9 @@ class Block:
         self.closed = 0  # rows with Flag.CLOSED
         self.unsettled = 0  # rows without Flag.SETTLED
         self.version = 0  # moves with every change, so that an unchanged block need not be copied again
+        self.description = 0  # moves with every change of which rows there are, or of a column that is not in MOVING
         self.dirty = False  # whether a mark says DESCRIBED or TOUCHED
-        self.copied: tuple[int, Any] | None = None  # the version that readers have a copy of, and the copy
+        self.copied: tuple[int, int, Any] | None = None  # version and description of the copy that readers have, and the copy
 
     @property
     def capacity(self) -> int:
@@ -132,6 +134,7 @@ class Block:
         self.count(self.columns["flags"][slots], -1)
         self.marks[slots] = mark
         self.version += 1
+        self.description += 1
 
     def count(self, flags: NDArray[np.uint8], sign: int) -> None:
         """Count rows of these flags in (1) or out (-1)."""
@@ -148,8 +151,13 @@ class Block:
     def mark(self, slots: NDArray[np.intp], bits: int, only: bool = False) -> None:
         """Set bits of marks, or with `only` exactly them."""
         self.marks[slots] = np.uint8(bits) if only else self.marks[slots] | np.uint8(bits)
+        self.changed(described=bool(bits & DESCRIBED))
+
+    def changed(self, *, described: bool = False) -> None:
+        """Something did; `described`: not only counters and flags."""
         self.dirty = True
         self.version += 1
+        self.description += described
 
     def used(self) -> NDArray[np.intp]:
         """The slots that hold a row."""

@@ -126,4 +126,5 @@ def forget_unused(state: State) -> None:
             for name in names:
                 block.columns[name][: block.size] = renumbered[block.columns[name][: block.size]]
             block.version += 1
+            block.description += 1
         state.ends.forget_all()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -30,9 +31,12 @@ class Interned(Generic[T]):
             self.values.append(value)
         return found
 
-    def numbers(self, values: Iterable[T]) -> NDArray[np.intp]:
-        """The numbers of many values."""
-        return np.fromiter(map(self.number, values), np.intp)
+    def numbers(self, values: Sequence[T]) -> NDArray[np.intp]:
+        """The numbers of many values; those that are known already cost no Python call each."""
+        found = np.fromiter(map(self._numbers.get, values, repeat(-1)), np.intp, len(values))
+        for place in np.flatnonzero(found < 0).tolist():
+            found[place] = self.number(values[place])
+        return found
 
     def find(self, value: T) -> int | None:
         """The number of a value, None where it has none."""

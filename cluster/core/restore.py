@@ -46,7 +46,7 @@ def native(rows: Rows, addresses: np.ndarray[tuple[int], np.dtype[np.intp]], tex
 
 
 def _restore_rows(state: State, rows: Rows) -> None:
-    addresses = state.addresses.numbers(map(pack_address, rows.addresses))
+    addresses = state.addresses.numbers([*map(pack_address, rows.addresses)])
     texts = state.texts.numbers(rows.texts)
     columns = native(rows, addresses, texts)
     slots = rows.columns["slot"].astype(np.intp)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.core.apply import leave, opened_rows
+from cluster.core.apply import keep_exported, leave, opened_rows
 from cluster.core.block import COUNTED, Block
 from cluster.core.checkpoint import Columns
 from cluster.core.match import match
@@ -41,6 +41,8 @@ def resync(state: State, node: Node, batch: Batch, at: float) -> None:
 
 
 def _put(column: NDArray[np.generic], found: NDArray[np.bool_], continued: NDArray[np.generic]) -> NDArray[np.generic]:
+    if not len(continued):
+        return column
     column = column.copy()
     column[found] = continued
     return column
@@ -79,7 +81,8 @@ def _leave_others(state: State, node: Node, kept: NDArray[np.intp], at: float) -
 def _continue(old: Block, kept: NDArray[np.intp], rows: Columns, *, another: bool) -> Columns:
     """The found rows as they go on, with their bases: counters as they arrive, and what was known before."""
     was = old.take(kept)
-    ended = np.logical_or.reduce([rows[name] < was[name] for name in COUNTED])
+    corrected = (rows["cookie"] != 0) & (was["recv"] - rows["recv"] == 1)  # an inexact count
+    ended = np.logical_or.reduce([(rows[name] < was[name]) & ~(corrected & (name == "recv")) for name in COUNTED])
     ended |= (rows["flags"] & Flag.FOLDED) != 0
     if another:
         ended |= rows["cookie"] == 0
@@ -102,6 +105,7 @@ def _count(state: State, old: Block, kept: NDArray[np.intp], new: Block, slots: 
     state.edges.grew(cells, grown, at)
     hidden = np.flatnonzero(new.columns["flags"][slots] & Flag.SETTLED == 0)
     state.edges.hide(cells[hidden], {name: amount[hidden] for name, amount in grown.items()})
+    keep_exported(state, new, slots, cells, grown["recv"])
     state.edges.closed(cells, _still(old, kept) - _still(new, slots))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.core.block import COUNTED, Block
+from cluster.core.block import MOVING, Block
 from cluster.core.checkpoint import Checkpoint, Columns, Edge, NodeState
 from cluster.core.records import pack_address
 from cluster.core.restore import native
@@ -85,13 +85,24 @@ class Snapshot:
 
 
 def _copy(node: Node, block: Block) -> Table:
-    if block.copied is None or block.copied[0] != block.version:
-        slots = block.used() if block.rows < block.size else slice(0, block.size)
-        columns = {name: column[slots].copy() if block.rows == block.size else column[slots] for name, column in block.columns.items()}
-        if block.bases:
-            bases = block.bases.of(np.arange(block.size)[slots])
-            columns |= {f"base_{name}": bases[name] for name in COUNTED}
-        table = Table(np.broadcast_to(np.uint32(node.number), block.rows), columns)
-        block.copied = (block.version, table)
-    copied: Table = block.copied[1]
-    return copied
+    """The block as it is; of the last copy all that has not changed is used again."""
+    version, description, copied = block.copied or (-1, -1, None)
+    before: Table | None = copied
+    if version == block.version and before is not None:
+        return before
+    slots = None if block.rows == block.size else block.used()
+    again = before.columns if description == block.description and before is not None else {}
+    columns = {
+        name: again[name] if name in again and name not in MOVING else _rows(column[: block.size], slots)
+        for name, column in block.columns.items()
+    }
+    if block.bases:
+        bases = block.bases.of(np.arange(block.size) if slots is None else slots)
+        columns |= {f"base_{name}": values for name, values in bases.items()}
+    table = Table(np.broadcast_to(np.uint32(node.number), block.rows), columns)
+    block.copied = (block.version, block.description, table)
+    return table
+
+
+def _rows(column: NDArray[Any], slots: NDArray[np.intp] | None) -> NDArray[Any]:
+    return column.copy() if slots is None else column[slots]

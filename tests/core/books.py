@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cluster.core.checkpoint import VIEW, Checkpoint
+from cluster.core.checkpoint import NO_SLOT, VIEW, Checkpoint
 from cluster.core.ends import is_client
 from cluster.core.records import Flag
 from tests.core.world import COUNTERS, Truth
@@ -45,16 +45,23 @@ def check_edges(checkpoint: Checkpoint) -> None:
     if len(rows):
         views = np.where(is_client(rows.columns), 0, 1)
         for index in range(len(rows)):
-            edge, view = int(rows.columns["edge"][index]), int(views[index])
-            if edge < 0:
+            number, view = int(rows.columns["edge"][index]), int(views[index])
+            if number < 0:
                 continue
             for name in COUNTERS:
-                sums[edge, view, name] += int(rows.columns[name][index]) + int(rows.columns[f"base_{name}"][index])
+                sums[number, view, name] += int(rows.columns[name][index]) + int(rows.columns[f"base_{name}"][index])
             flags = int(rows.columns["flags"][index])
-            sums[edge, view, "open"] += not flags & (Flag.CLOSED | Flag.FOLDED)
+            sums[number, view, "open"] += not flags & (Flag.CLOSED | Flag.FOLDED)
     for edge in checkpoint.edges:
         for view in (0, 1):
             said = dict(zip(VIEW, edge.views[view], strict=True))
             for name in (*COUNTERS, "open"):
                 assert said[name] == sums.pop((edge.number, view, name), 0), (edge, name)
     assert not +sums
+
+
+def check_slots(checkpoint: Checkpoint) -> None:
+    """No two rows of a node have one slot."""
+    columns = checkpoint.rows.columns
+    slots = [(node, slot) for node, slot in zip(columns["node"].tolist(), columns["slot"].tolist(), strict=True) if slot != NO_SLOT]
+    assert len(set(slots)) == len(slots)

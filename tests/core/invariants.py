@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.core.aggregate import Aggregate
 from cluster.core.block import DESCRIBED, TOUCHED, USED, Block
@@ -10,13 +11,15 @@ from cluster.core.edges import SUMS
 from cluster.core.placing import amounts_of
 from cluster.core.records import Flag
 
+Amount = NDArray[np.uint64]
+
 
 class Invariants:
     """Checks one aggregate again and again; what never falls is remembered from one check to the next."""
 
     def __init__(self) -> None:
-        self._departed: dict[str, np.ndarray[tuple[int], np.dtype[np.uint64]]] = {}
-        self._exported: dict[str, np.ndarray[tuple[int], np.dtype[np.uint64]]] = {}
+        self._departed: dict[str, Amount] = {}
+        self._exported: dict[str, Amount] = {}
 
     def check(self, aggregate: Aggregate) -> None:
         state = aggregate.state
@@ -47,9 +50,7 @@ class Invariants:
             assert edges.total[name][0] == held[name][0], "a row left without an edge"
             assert not (edges.total[name][:1] + edges.less[name][:1]).any(), "something without an edge is exported"
 
-    def _never_falls(
-        self, before: dict[str, np.ndarray[tuple[int], np.dtype[np.uint64]]], name: str, now: np.ndarray[tuple[int], np.dtype[np.uint64]]
-    ) -> None:
+    def _never_falls(self, before: dict[str, Amount], name: str, now: Amount) -> None:
         was = before.get(name, now[:0])
         assert (now < 1 << 62).all(), f"{name}: below nothing"
         assert (now[: len(was)] >= was).all(), f"{name} fell"

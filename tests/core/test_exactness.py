@@ -1,13 +1,14 @@
 """Totals are exact to the byte, whatever is lost, repeated, delayed or killed.
 
-Real collectors, the real aggregate and a store, against a world that knows what its sockets moved. After every run all is brought to rest, and
-then the sums by seed key, over all, and by edge are equal to the world's: equal, always.
+Real collectors, the real aggregate and a store, against a world that knows what its sockets moved. After every run all is brought to
+rest, and then the sums by seed key, over all, and by edge are equal to the world's: equal, always.
 
 What the design does not promise, and the world therefore does not do:
-* Our tracer (cookies): it restarts only when its closes are durable (what closed while it was down, or was held by it alone, is not claimed).
-* A tracer without cookies: a tuple is used again by the same process only after the close was polled, and what it sends stays below what was sent
-  before until that is durable (a reuse that overtakes cannot be seen); the tracer restarts, and its collector is replaced, only when nothing is held
-  by the collector alone (that tracer tells a close once); two collectors never poll it at the same time.
+* Our tracer (cookies): it restarts only when its closes are durable (what closed while it was down, or was held by it alone, is not
+  claimed).
+* A tracer without cookies: a tuple is used again by the same process only after the close was polled, and what it sends stays below what
+  was sent before until that is durable (a reuse that overtakes cannot be seen). The tracer restarts, and its collector is replaced, only
+  when nothing is held by the collector alone (that tracer tells a close once). Two collectors never poll it at the same time.
 * The store is never put back to an older state (a test of its own does that).
 
 RAYSCOPE_EXACTNESS=large runs it for minutes instead of seconds.
@@ -16,34 +17,33 @@ RAYSCOPE_EXACTNESS=large runs it for minutes instead of seconds.
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from cluster.core.aggregate import AggregateLimits
-from tests.core.books import by_key, check_edges, regrouped, without_ports
+from cluster.core.events import BatchReceived
+from tests.core.books import by_key, check_edges, check_slots, regrouped, without_ports
 from tests.core.rig import NodeRig, Rig
-from tests.core.world import CookieTracer, PlainTracer, Tuple
+from tests.core.world import CookieTracer, PlainTracer, Socket, Tuple
 
 LARGE = os.environ.get("RAYSCOPE_EXACTNESS") == "large"
 NODES: dict[str, Any] = {"ours": CookieTracer, "plain": PlainTracer}
-TUPLES: list[Tuple] = [
-    (ns, protocol, "10.0.0.1", sport, dest, dport)
-    for ns in (1, 2)
-    for protocol in (0, 1)
-    for sport, dest, dport in (
-        (40_000, "10.0.0.2", 80),
-        (40_001, "10.0.0.2", 80),
-        (443, "198.51.100.7", 50_000),
-        (443, "198.51.100.8", 50_000),
-    )
-]
+ENDS = ((40_000, "10.0.0.2", 80), (40_001, "10.0.0.2", 80), (443, "198.51.100.7", 50_000), (443, "198.51.100.8", 50_000))
+TUPLES: list[Tuple] = [(ns, protocol, "10.0.0.1", *ends) for ns in (1, 2) for protocol in (0, 1) for ends in ENDS]
+pids = st.integers(1, 6)
 node_names = st.sampled_from(sorted(NODES))
 losses = st.sampled_from(["", "", "there", "back"])
-amounts = st.sampled_from([0, 1, 2, 7, 1_000, 2**33])
+AMOUNTS = [0, 1, 2, 7, 1_000, 2**33]
+amounts = st.sampled_from(AMOUNTS)
 some = st.integers(0, 7)
+several = st.lists(some, min_size=1, max_size=6)
+limits = st.sampled_from([2, 4, 1_000])
 
 
 class Exactness(RuleBasedStateMachine):
@@ -52,11 +52,10 @@ class Exactness(RuleBasedStateMachine):
     rig: Rig
     folds: bool
 
-    @initialize(fold=st.booleans(), externals=st.sampled_from([1, 100]))
-    def begin(self, fold: bool, externals: int) -> None:
-        self.folds = fold
-        rows = 6 if fold else 1_000
-        self.rig = Rig(AggregateLimits(rows=rows, externals=externals), rows, NODES)
+    @initialize(held=limits, collected=limits, externals=st.sampled_from([1, 100]))
+    def begin(self, held: int, collected: int, externals: int) -> None:
+        self.folds = min(held, collected) < 1_000
+        self.rig = Rig(AggregateLimits(rows=held, externals=externals), collected, NODES)
         self.reported: dict[tuple[Tuple, int], int | None] = {}  # plain tracer: what the last connection of a tuple and process had sent
         for node in self.rig.nodes.values():
             self.rig.drain(node)
@@ -66,35 +65,38 @@ class Exactness(RuleBasedStateMachine):
 
     # What sockets do
 
-    @rule(name=node_names, where=st.sampled_from(TUPLES), pid=st.integers(1, 6), direction=st.sampled_from([1, 2]))
-    def open(self, name: str, where: Tuple, pid: int, direction: int) -> None:
+    @rule(name=node_names, wheres=st.lists(st.sampled_from(TUPLES), min_size=1, max_size=6), pid=pids, direction=st.sampled_from([1, 2]))
+    def open(self, name: str, wheres: list[Tuple], pid: int, direction: int) -> None:
         node = self.node(name)
-        if isinstance(node.tracer, CookieTracer):
-            node.world.open(where, pid, direction)
-            return
-        before = self.reported.get((where, pid))
-        if (where, pid) not in self.reported or before:
-            socket = node.world.open(where, pid, direction)
-            if socket is not None:
-                socket.ceiling = before
+        for where in wheres:
+            if isinstance(node.tracer, CookieTracer):
+                node.world.open(where, pid, direction)
+                continue
+            before = self.reported.get((where, pid))
+            if (where, pid) not in self.reported or before:
+                socket = node.world.open(where, pid, direction)
+                if socket is not None:
+                    socket.ceiling = before
 
-    @rule(name=node_names, which=some, sent=amounts, recv=amounts, retransmits=st.integers(0, 2))
-    def grow(self, name: str, which: int, sent: int, recv: int, retransmits: int) -> None:
+    @rule(name=node_names, which=several, sent=amounts, recv=amounts, retransmits=st.integers(0, 2))
+    def grow(self, name: str, which: list[int], sent: int, recv: int, retransmits: int) -> None:
         world = self.node(name).world
-        if world.sockets:
-            world.grow(world.sockets[which % len(world.sockets)], sent, recv, retransmits)
+        for index in which if world.sockets else ():
+            world.grow(world.sockets[index % len(world.sockets)], sent, recv, retransmits)
 
-    @rule(name=node_names, which=some)
-    def close(self, name: str, which: int) -> None:
+    @rule(name=node_names, which=several)
+    def close(self, name: str, which: list[int]) -> None:
         node = self.node(name)
-        if not node.world.sockets:
-            return
-        socket = node.world.sockets[which % len(node.world.sockets)]
+        for index in which:
+            if node.world.sockets:
+                self._close(node, node.world.sockets[index % len(node.world.sockets)])
+
+    def _close(self, node: NodeRig, socket: Socket) -> None:
         node.tracer.close(socket)
         if isinstance(node.tracer, PlainTracer):
-            self.reported[socket.where, socket.pid] = None  # until it is polled: 0 bytes, or not known, must not be used again
+            self.reported[socket.where, socket.pid] = None  # not to be used again before it is polled
 
-    @rule(name=node_names, which=some, pid=st.integers(1, 6))
+    @rule(name=node_names, which=some, pid=pids)
     def hand_over(self, name: str, which: int, pid: int) -> None:
         """Another process has the socket now."""
         node = self.node(name)
@@ -104,8 +106,7 @@ class Exactness(RuleBasedStateMachine):
         if isinstance(node.tracer, CookieTracer):
             socket.pid = pid
         elif pid != socket.pid and (socket.where, pid) not in self.reported:
-            node.tracer.close(socket)
-            self.reported[socket.where, socket.pid] = None
+            self._close(node, socket)
             node.world.open(socket.where, pid, socket.direction)
 
     # What is polled and sent
@@ -128,8 +129,6 @@ class Exactness(RuleBasedStateMachine):
     @rule(name=node_names, which=some)
     def deliver_again(self, name: str, which: int) -> None:
         """A part that was sent some time ago arrives once more; its answer goes nowhere."""
-        from cluster.core.events import BatchReceived
-
         node = self.node(name)
         if node.sent:
             self.rig.handle(BatchReceived(node.sent[which % len(node.sent)], self.rig.now))
@@ -144,6 +143,12 @@ class Exactness(RuleBasedStateMachine):
                 self.rig.poll(node, old)
             if not old.superseded:
                 self.rig.send(node, old)
+
+    @rule(name=node_names)
+    def work(self, name: str) -> None:
+        """All goes well for a while."""
+        self.poll(name)
+        self.rig.drain(self.node(name))
 
     @rule(
         name=node_names, address=st.sampled_from(["10.0.0.2", "198.51.100.7"]), workload=st.sampled_from(["container/a", "container/b", ""])
@@ -186,12 +191,6 @@ class Exactness(RuleBasedStateMachine):
         self.rest(self.node(name))
         self.node(name).tracer.restart()
 
-    @precondition(lambda self: self.folds)
-    @rule()
-    def fold(self) -> None:
-        self.rig.now += 61.0
-        self.rig.tick()
-
     def rest(self, node: NodeRig) -> None:
         self.rig.drain(node)
         self.poll(node.name)
@@ -215,13 +214,52 @@ class Exactness(RuleBasedStateMachine):
             assert regrouped(found, without_ports) == regrouped(truth, without_ports)
         assert regrouped(found, lambda _: "all") == regrouped(truth, lambda _: "all")
         check_edges(stored)
+        check_slots(stored)
         assert sum(edge.views[view][5] for edge in stored.edges for view in (0, 1)) == regrouped(truth, lambda _: "all")["all", "sent"]
 
 
 TestExactness = Exactness.TestCase
 TestExactness.settings = settings(
-    max_examples=3_000 if LARGE else 120,
-    stateful_step_count=120 if LARGE else 50,
+    max_examples=2_000 if LARGE else 60,
+    stateful_step_count=100 if LARGE else 40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+@pytest.mark.parametrize("seed", range(2_000 if LARGE else 60))
+def test_long_walks(seed: int) -> None:
+    """Hypothesis likes short programs, which it can shrink; these are long ones, in which everything happens often."""
+    draw = random.Random(seed)
+    machine = Exactness()
+    sizes = [2, 4, 12, 1_000, 1_000]
+    machine.begin(held=draw.choice(sizes), collected=draw.choice(sizes), externals=draw.choice([1, 100]))
+    for _ in range(1_000 if LARGE else 250):
+        step(machine, draw)
+    machine.teardown()
+
+
+def step(machine: Exactness, draw: random.Random) -> None:
+    """One random rule with random arguments."""
+    name = draw.choice(sorted(NODES))
+    which = [draw.randrange(8) for _ in range(draw.randint(1, 4))]
+    deeds: list[tuple[float, Callable[[], None]]] = [
+        (3, lambda: machine.open(name, draw.choices(TUPLES, k=3), draw.randint(1, 6), draw.randint(1, 2))),
+        (6, lambda: machine.grow(name, which, draw.choice(AMOUNTS), draw.choice(AMOUNTS), draw.randint(0, 2))),
+        (2, lambda: machine.close(name, which)),
+        (1, lambda: machine.hand_over(name, which[0], draw.randint(1, 6))),
+        (6, lambda: machine.poll(name)),
+        (8, lambda: machine.send(name, draw.choice(["", "", "there", "back"]), len(which))),
+        (2, lambda: machine.work(name)),
+        (1, lambda: machine.deliver_again(name, which[0])),
+        (1, lambda: machine.zombie(which[0], draw.random() < 0.5)),
+        (1, lambda: machine.know(name, draw.choice(["10.0.0.2", "198.51.100.7"]), draw.choice(["container/a", "node/b", ""]))),
+        (2, lambda: machine.wait(draw.choice([1.0, 20.0, 130.0]))),
+        (2, machine.write),
+        (4, machine.commit),
+        (0.7, lambda: machine.kill_aggregator(draw.random() < 0.5)),
+        (0.7, lambda: machine.replace_collector(name, draw.random() < 0.5)),
+        (0.3, lambda: machine.restart_tracer(name)),
+    ]
+    weights, actions = zip(*deeds, strict=True)
+    draw.choices(actions, weights)[0]()

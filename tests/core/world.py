@@ -76,6 +76,8 @@ class CookieTracer:
     def __init__(self, world: World) -> None:
         self.world = world
         self.restarts = 0
+        self.polls = 0
+        self.fins = True
         self.restart()
 
     def restart(self) -> None:
@@ -88,12 +90,25 @@ class CookieTracer:
         self.close_id += 1
         self.closed.append((self.close_id, {**socket.record(), "cookie": socket.cookie, "state": "closed", "close_id": self.close_id}))
 
+    def _row(self, socket: Socket) -> dict[str, Any]:
+        """An open socket; a FIN may stand in its received bytes as one more, until that is known."""
+        record = socket.record()
+        fin = self.fins and self.polls % 3 == socket.cookie % 3
+        record["monotonic_recv_bytes"] += fin
+        return {**record, "cookie": socket.cookie, "state": "open", "recv_exact": not fin}
+
     def poll(self, ack: str | None) -> bytes:
-        if ack is not None:
-            self.closed = [(number, record) for number, record in self.closed if number > int(ack)]
-        rows = [{**socket.record(), "cookie": socket.cookie, "state": "open"} for socket in self.world.sockets]
+        self.polls += 1
+        instance, _, through = (ack or "").rpartition("/")
+        if instance == self.instance:
+            self.closed = [(number, record) for number, record in self.closed if number > int(through)]
+        rows = [self._row(socket) for socket in self.world.sockets]
         rows += [record for _, record in self.closed]
-        return json.dumps({"connections": rows, "instance": f"tracer-{self.restarts}", "reply_id": str(self.close_id)}).encode()
+        return json.dumps({"connections": rows, "instance": self.instance, "reply_id": f"{self.instance}/{self.close_id}"}).encode()
+
+    @property
+    def instance(self) -> str:
+        return f"tracer-{self.restarts}"
 
     @property
     def peer(self) -> str:
@@ -106,6 +121,7 @@ class PlainTracer:
     def __init__(self, world: World) -> None:
         self.world = world
         self.restarts = 0
+        self.fins = False
         self.handed = False  # something was handed out that no later reply can say
         self.restart()
 
