@@ -91,6 +91,11 @@ class Closes:
         client.acked = max(client.acked, min(upto, client.told))
         self._trim()
 
+    def catch_up(self, client: Client) -> None:
+        """The client begins after all closes that there are."""
+        client.acked = client.told = self.last
+        self._trim()
+
     def due(self, client: Client) -> Rows:
         """The closes that the client does not have yet, the oldest first, as many as fit in a reply."""
         rows = self._rows[np.searchsorted(self._rows["close_id"], client.acked, "right") :][:REPLY_LIMIT]

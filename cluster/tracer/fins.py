@@ -64,10 +64,8 @@ def by_peer(rows: Rows, before: Rows) -> tuple[Mask, Mask]:
     places, paired = match_ends(rows, turned)
     if not paired.any():
         return paired, paired
-    numbers = mixed(rows)
-    values, times = np.unique(numbers, return_counts=True)
     still_open = before[~np.isin(before["key"], rows["key"])]
-    only = (times == 1)[np.searchsorted(values, numbers)] & ~np.isin(numbers, mixed(still_open))
+    only = alone(rows) & ~np.isin(mixed(rows), mixed(still_open))
     paired &= only & only[places] & rows["bytes_known"] & rows["bytes_known"][places] & (rows["protocol"] == TCP)
     total = rows["sent"][places]
     return paired & (rows["raw_received"] == total + np.uint64(1)), paired & (rows["raw_received"] <= total)
@@ -76,15 +74,15 @@ def by_peer(rows: Rows, before: Rows) -> tuple[Mask, Mask]:
 def by_what_is_left(rows: Rows, left: Rows) -> tuple[Mask, Mask]:
     """What TIME_WAIT proves."""
     places, stays = match_ends(rows, left)
-    stays &= last_of_its_ends(rows)
+    stays &= alone(rows)
     unread = stays & (rows["rqueue"] > 0)
     waits = np.zeros(len(rows), np.bool_)
     waits[stays] = left["tcp_state"][places[stays]] == FIN_WAIT2
     return unread, waits & ~unread
 
 
-def last_of_its_ends(rows: Rows) -> Mask:
-    """Rows after which none has the same two ends: only that one can have left something behind."""
-    last = np.zeros(len(rows), np.bool_)
-    last[len(rows) - 1 - np.unique(mixed(rows)[::-1], return_index=True)[1]] = True
-    return last
+def alone(rows: Rows) -> Mask:
+    """Rows whose two ends no other has. (The kernel may tell of two deaths in another order than they came, so order says nothing.)"""
+    values, places, times = np.unique(mixed(rows), return_inverse=True, return_counts=True)
+    lonely: Mask = (times == 1)[places] if len(values) else np.zeros(0, np.bool_)
+    return lonely

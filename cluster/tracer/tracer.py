@@ -68,10 +68,13 @@ class Tracer:
         """The reply to one request, in pieces of JSON. Raises TracerError where a namespace could not be dumped."""
         if not self.closes.clients:
             self._rest()
+        is_new = client_id not in self.closes.clients
         client = self.closes.client(client_id, time.monotonic())
         self.closes.acknowledge(client, self._close_id(ack, client))
         self._refresh()
         self._look()
+        if is_new:  # what this look found closed was so before the client came
+            self.closes.catch_up(client)
         closed = self.closes.due(client)
         last = client.since(self.open), client.since(closed)
         client.remember(self.open)

@@ -27,4 +27,4 @@ def served(place: Path) -> Iterator[Served]:
 @pytest.fixture
 def watch(served: Served) -> Watch:
     """A client that has polled once."""
-    return Watch(served, "watch")
+    return Watch(served)

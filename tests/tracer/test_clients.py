@@ -37,24 +37,24 @@ def closes_of(reply: dict[str, Any], port: int) -> set[tuple[int, int]]:
 
 
 def test_closes_are_told_again_until_they_are_acknowledged(served: Served) -> None:
-    watch = Watch(served, "again")
+    watch = Watch(served, "one")
     near, far = short_lived()
     watch.ended(near, far)
     watch.ended(far, near)
-    first, second = closes_of(served.reply("again"), near[1]), closes_of(served.reply("again"), near[1])
+    first, second = closes_of(served.reply("one"), near[1]), closes_of(served.reply("one"), near[1])
     assert len(first) == 2
     assert first == second
-    assert not closes_of(served.reply("again", watch.ack), near[1])
+    assert not closes_of(served.reply("one", watch.ack), near[1])
 
 
 def test_a_client_that_dies_while_it_reads_gets_its_closes_again(served: Served) -> None:
-    watch = Watch(served, "dies")
+    watch = Watch(served, "one")
     near, far = short_lived()
     watch.poll()
     connection = UnixHTTP(served.path)
-    connection.request("GET", f"/connections?client_id=dies&ack={watch.ack}")
+    connection.request("GET", f"/connections?client_id=one&ack={watch.ack}")
     connection.close()  # without reading a byte of the reply
-    other = Watch(served, "dies")
+    other = Watch(served, "one")
     told = {**watch.closed, **other.closed}
     assert len([row for row in told.values() if near[1] in (row["sport"], row["dport"])]) == 2
     assert far[1] in {row["dport"] for row in told.values()}
@@ -68,13 +68,13 @@ def test_a_new_client_is_told_of_no_earlier_close_and_clients_do_not_take_from_e
 
 
 def test_an_ack_of_another_instance_drops_nothing(served: Served) -> None:
-    watch = Watch(served, "foreign")
+    watch = Watch(served, "one")
     near, far = short_lived()
     watch.ended(near, far)
     watch.ended(far, near)
     for ack in ("another-instance.999999", "999999", "x" * 500, "%F0%28", "%2e%2e", watch.ack.rpartition(".")[0] + ".-5"):
-        assert len(closes_of(served.reply("foreign", ack), near[1])) == 2
-    assert not closes_of(served.reply("foreign", watch.ack), near[1])
+        assert len(closes_of(served.reply("one", ack), near[1])) == 2
+    assert not closes_of(served.reply("one", watch.ack), near[1])
 
 
 def test_a_forgotten_client_comes_back_to_another_instance() -> None:
@@ -87,11 +87,11 @@ def test_a_forgotten_client_comes_back_to_another_instance() -> None:
 def test_last_is_the_growth_since_the_clients_own_last_reply(served: Served) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         client.sendall(b"x" * 100)
-        one = Watch(served, "last-one")
+        one = Watch(served, "one")
         ends = client.getsockname(), client.getpeername()
         assert one.end(*ends)["last_sent_bytes"] == 100
         client.sendall(b"x" * 11)
-        other = Watch(served, "last-other")
+        other = Watch(served, "other")
         one.poll()
         assert (one.end(*ends)["last_sent_bytes"], other.end(*ends)["last_sent_bytes"]) == (11, 111)
         one.poll()
@@ -101,7 +101,7 @@ def test_last_is_the_growth_since_the_clients_own_last_reply(served: Served) -> 
 def test_values_of_a_cookie_never_fall_and_the_first_owner_stays(served: Served) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         near, _ = server.accept()
-        watch = Watch(served, "fall")
+        watch = Watch(served, "one")
         ends = client.getsockname(), client.getpeername()
         before = watch.end(*ends)
         for step in range(5):

@@ -24,7 +24,7 @@ def connected(stack: ExitStack, sport: int) -> tuple[socket.socket, socket.socke
 def test_the_same_ends_in_two_namespaces_are_told_apart(served: Served) -> None:
     near, far = ("127.0.0.1", 7_001), ("127.0.0.1", PORT)
     with spaces(2) as made, ExitStack() as stack:
-        watch = Watch(served, "spaces")
+        watch = Watch(served)
         watch.until(lambda: {space.inode for space in made} <= set(served.get("/status")[1]["namespaces"]))
         for number, space in enumerate(made, 1):
             with space.inside():
@@ -49,7 +49,7 @@ def test_the_listener_tells_which_way_a_connection_goes(served: Served) -> None:
             server = stack.enter_context(socket.create_server(("10.9.0.1", PORT)))
             client = stack.enter_context(socket.create_connection(("10.9.0.1", PORT), source_address=("10.9.0.2", 7_003)))
         near = stack.enter_context(server.accept()[0])
-        watch = Watch(served, "direction")
+        watch = Watch(served)
         watch.until(lambda: find(watch.open, near.getsockname(), near.getpeername()))
         assert watch.end(client.getsockname(), client.getpeername())["direction"] == 2
         assert watch.end(near.getsockname(), near.getpeername())["direction"] == 1
@@ -61,7 +61,7 @@ def test_the_listener_tells_which_way_a_connection_goes(served: Served) -> None:
 
 
 def test_a_namespace_that_goes_away_is_let_go_of(served: Served) -> None:
-    watch = Watch(served, "gone")
+    watch = Watch(served)
     with spaces(1) as (space,), ExitStack() as stack:
         watch.until(lambda: space.inode in served.get("/status")[1]["namespaces"])
         with space.inside():

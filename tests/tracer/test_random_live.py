@@ -97,7 +97,7 @@ def check(end: End, other: End, row: Row) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_what_is_told_is_what_was_true(served: Served, seed: int) -> None:
     chance = random.Random(seed)
-    watch = Watch(served, f"random{seed}")
+    watch = Watch(served)
     lives: list[Life] = []
     busy: list[Life] = []
     with socket.create_server(("127.0.0.1", 0), backlog=BUSY) as server:

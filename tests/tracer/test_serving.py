@@ -139,7 +139,7 @@ def test_status_says_what_it_is_and_what_is_missing(served: Served) -> None:
     own = os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116
     assert status == 200
     assert own in body["namespaces"]
-    assert served.reply("status")["instance"].startswith(body["instance"] + ".")
+    assert served.reply()["instance"].startswith(body["instance"] + ".")
     assert body["version"]
     assert all(lack.keys() == {"what", "why", "remedy"} for lack in body["missing"])
     assert set(ROUTES) == {"/status", "/connections", "/debug/stats"}

@@ -73,7 +73,7 @@ def test_bytes_where_the_namespace_tracks(tracking: Space, served: Served, host:
         server.recv(2_000)
     server.send(b"y" * 777)
     client.recv(2_000)
-    watch = Watch(served, "tracking")
+    watch = Watch(served)
     watch.until(lambda: find(watch.open, *ends))
     row, back = watch.end(*ends), watch.end(*ends[::-1])
     assert (row["monotonic_sent_bytes"], row["monotonic_recv_bytes"]) == (1_500, 777)
@@ -108,7 +108,7 @@ def test_a_translated_connection_names_its_real_peer(tracking: Space, served: Se
     _, asker = real.recvfrom(100)
     real.sendto(b"answer", asker)
     assert client.recv(100) == b"answer"
-    watch = Watch(served, "nat")
+    watch = Watch(served)
     ends = client.getsockname(), ("127.9.9.9", 53)
     watch.until(lambda: find(watch.open, *ends))
     row = watch.end(*ends)
@@ -127,7 +127,7 @@ def test_a_namespace_that_tracks_but_does_not_count_has_unknown_bytes(tracking: 
         server, client = udp("127.0.0.1"), udp("127.0.0.1")
     client.connect(server.getsockname())
     client.send(b"x")
-    watch = Watch(served, "uncounted")
+    watch = Watch(served)
     ends = client.getsockname(), server.getsockname()
     watch.until(lambda: find(watch.open, *ends))
     assert watch.end(*ends)["bytes"] == "unknown"
