@@ -19,7 +19,7 @@ from cluster.core.wire import Answer
 from tests.benchmarks.report import median, report, seconds
 
 CONNECTIONS = 100_000
-ROUNDS = 7
+ROUNDS = 5
 PORTS = (53, 80, 443, 5432, 6379, 8080, 8443, 9090)
 Connection = dict[str, Any]
 
