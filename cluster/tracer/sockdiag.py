@@ -101,7 +101,8 @@ def everywhere(mask: NDArray[np.bool_]) -> NDArray[np.int64] | slice:
 def take_info(words: NDArray[np.uint32], infos: NDArray[np.int64], rows: Rows, which: NDArray[np.int64] | slice, now: int) -> None:
     """Take the counters out of each struct tcp_info. Payload sent is what was sent less what was sent again."""
     place = infos[which] + 1
-    rows["sent"][which] = long(words, place + BYTES_SENT) - long(words, place + BYTES_RETRANSMITTED)
+    sent = long(words, place + BYTES_SENT)
+    rows["sent"][which] = sent - np.minimum(long(words, place + BYTES_RETRANSMITTED), sent)  # a failed resend is counted as one, too
     rows["received"][which] = long(words, place + BYTES_RECEIVED)
     rows["retransmits"][which] = words[place + RETRANSMITS]
     rows["bytes_known"][which] = True

@@ -13,7 +13,7 @@ import pytest
 from tests.tracer.serving import DEADLINE, Row, Served, Watch, find
 from tests.tracer.serving import ends as ends_of
 
-CONNECTIONS = 300
+CONNECTIONS = 200
 LINGER_0 = struct.pack("ii", 1, 0)
 BUSY = 30  # connections that are open at a time
 
