@@ -20,6 +20,7 @@ __all__ = ["SORTS", "Filter", "edges", "metadata", "status", "transactions"]
 SORTS = ("bytes", "sent", "recv", "retransmits", "last_seen", "first_seen", "node", "key")
 ASCENDING = ("node", "key")
 Place = tuple[int, int]  # table, row
+Chosen = list[tuple[Table, NDArray[np.intp]]]  # tables, and the indices of the rows that match
 
 
 def transactions(snapshot: Snapshot, where: Filter | None = None, sort: str = "bytes", limit: int | None = None) -> list[dict[str, Any]]:
@@ -33,11 +34,11 @@ def transactions(snapshot: Snapshot, where: Filter | None = None, sort: str = "b
     return [_transaction(snapshot, chosen[table][0], row) for table, row in _sorted(snapshot, chosen, sort, limit)]
 
 
-def _sorted(snapshot: Snapshot, chosen: list[tuple[Table, NDArray[np.intp]]], sort: str, limit: int | None) -> list[Place]:
+def _sorted(snapshot: Snapshot, chosen: Chosen, sort: str, limit: int | None) -> list[Place]:
     """The first `limit` places in order; equal ones by uid, so that the order is always the same."""
     values, uids, tables, rows = [], [], [], []
-    for number, (table, indices) in enumerate(chosen):
-        value = _values(snapshot, table, indices, sort)
+    every = _key_values(snapshot, chosen) if sort == "key" else [_values(snapshot, *one, sort) for one in chosen]
+    for number, ((table, indices), value) in enumerate(zip(chosen, every, strict=True)):
         uid = table.columns["uid"][indices]
         keep = _first(value, uid, limit)
         values.append(value[keep])
@@ -69,8 +70,6 @@ def _values(snapshot: Snapshot, table: Table, indices: NDArray[np.intp], sort: s
         case "node":
             order = np.argsort(np.argsort([node.node for node in snapshot.nodes]))
             return order[table.node[indices]]
-        case "key":
-            return _key_values(snapshot, table, indices)
         case "bytes":
             value = table.total("sent")[indices] + table.total("recv")[indices]
         case "sent" | "recv" | "retransmits":
@@ -80,18 +79,16 @@ def _values(snapshot: Snapshot, table: Table, indices: NDArray[np.intp], sort: s
     return ~value
 
 
-def _key_values(snapshot: Snapshot, table: Table, indices: NDArray[np.intp]) -> NDArray[Any]:
-    """Keys as numbers that sort as the keys' parts do: addresses by their bytes, ports as numbers."""
+def _key_values(snapshot: Snapshot, chosen: Chosen) -> list[NDArray[np.uint64]]:
+    """Keys as numbers that sort as the keys' parts do, in all tables alike: addresses by their bytes, ports as numbers."""
     halves = np.frombuffer(b"".join(snapshot.addresses), ">u8").reshape(-1, 2)
     rank = np.empty(len(halves), np.uint64)
     rank[np.lexsort([halves[:, 1], halves[:, 0]])] = np.arange(len(halves))
-    columns = table.columns
-    keys = np.zeros(len(indices), [("source", "u8"), ("dest", "u8"), ("sport", "u2"), ("dport", "u2")])
-    for name in ("source", "dest"):
-        keys[name] = rank[columns[name][indices]]
-    for name in ("sport", "dport"):
-        keys[name] = columns[name][indices]
-    return keys
+    half, quarter = np.uint64(32), np.uint64(16)
+    pairs = [rank[table.columns["source"][rows]] << half | rank[table.columns["dest"][rows]] for table, rows in chosen]
+    distinct = np.unique(np.concatenate([np.empty(0, np.uint64), *pairs]))
+    ports = [table.columns["sport"][rows].astype(np.uint64) << quarter | table.columns["dport"][rows] for table, rows in chosen]
+    return [np.searchsorted(distinct, pair).astype(np.uint64) << half | port for pair, port in zip(pairs, ports, strict=True)]
 
 
 def _transaction(snapshot: Snapshot, table: Table, row: int) -> dict[str, Any]:
