@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors import signals
 from actors.options import NODE_LABEL, RAY_ENVIRONMENT, ROLE_LABEL
 from cluster.core.errors import ActorError
 from configs.settings import RaySettings
@@ -61,7 +61,7 @@ def connect(address: str, settings: RaySettings, runtime: Path) -> None:
     import ray
 
     try:
-        with _signals_kept():
+        with signals.kept():
             ray.init(address=address, **_common(settings))
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ActorError(f"no Ray answers at {address}: {error}") from error
@@ -76,7 +76,7 @@ def start(node: str, settings: RaySettings, runtime: Path) -> Session:
     import ray
 
     try:
-        with _signals_kept():
+        with signals.kept():
             context: Any = ray.init(
                 address="local",
                 num_cpus=os.cpu_count(),
@@ -99,19 +99,6 @@ def leave() -> None:
     import ray
 
     ray.shutdown()
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """SIGTERM stays ours. Ray would take it over to end the process with code 1, whatever that is in the middle of."""
-    from ray._private import utils
-
-    theirs = utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda _handler: None
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler = theirs
 
 
 def _common(settings: RaySettings) -> dict[str, Any]:
