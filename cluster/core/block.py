@@ -6,6 +6,7 @@ only for rows that had one. Columns grow in place, so that growing never holds t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -163,9 +164,9 @@ class Block:
         """The slots that hold a row."""
         return np.flatnonzero(self.marks[: self.size] & USED)
 
-    def take(self, slots: NDArray[np.intp]) -> Columns:
-        """Copies of whole rows: NATIVE columns and `base_*`."""
-        rows = {name: column[slots] for name, column in self.columns.items()}
+    def take(self, slots: NDArray[np.intp], names: Iterable[str] = NATIVE) -> Columns:
+        """Copies of rows: these NATIVE columns, and `base_*`."""
+        rows = {name: self.columns[name][slots] for name in names}
         return rows | {f"base_{name}": values for name, values in self.bases.of(slots).items()}
 
     def totals(self, slots: NDArray[np.intp]) -> Columns:

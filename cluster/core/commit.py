@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.core.block import DESCRIBED, TOUCHED, USED, Block
+from cluster.core.block import DESCRIBED, NATIVE, TOUCHED, USED, Block
 from cluster.core.checkpoint import COUNTERS, NO_SLOT, ROW, Columns, Commit, Rows
 from cluster.core.intern import compact
 from cluster.core.records import format_address
@@ -103,6 +103,6 @@ def _changed(state: State) -> Columns:
     for node in state.nodes.values():
         for block, _ in node.blocks:
             if len(slots := _slots(block, TOUCHED)):
-                rows = block.take(slots)
+                rows = block.take(slots, [name for name in names if name in NATIVE])
                 chunks.append({name: rows[name].astype(ROW[name], copy=False) for name in names})
     return {name: np.concatenate([np.empty(0, ROW[name]), *(chunk[name] for chunk in chunks)]) for name in names}

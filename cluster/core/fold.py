@@ -7,7 +7,6 @@ A fold row has the ephemeral port 0, pid 0 and cookie 0, and the edge that its r
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cluster.core.block import COUNTED, GONE, NATIVE, USED, Block
 from cluster.core.checkpoint import Columns
@@ -101,30 +100,3 @@ def _add(folds: Block, slots: Slots, sums: Columns) -> None:
     for name in ("last_seen", "last_update"):
         columns[name][slots] = np.maximum(columns[name][slots], sums[name])
     folds.set_flags(slots, (columns["flags"][slots] | sums["flags"]).astype(np.uint8))
-
-
-def used_numbers(blocks: list[Block], names: tuple[str, str], size: int) -> NDArray[np.bool_]:
-    """Which numbers of a table these columns use."""
-    used = np.zeros(size, np.bool_)
-    for block in blocks:
-        slots = block.used()
-        for name in names:
-            used[block.columns[name][slots]] = True
-    return used
-
-
-def forget_unused(state: State) -> None:
-    """Drop addresses and texts that no row has any more, once they are the greater part. Not while departed rows wait to be committed."""
-    if state.departed:
-        return
-    blocks = [block for node in state.nodes.values() for block, _ in node.blocks]
-    for table, names in ((state.addresses, ("source", "dest")), (state.texts, ("local", "remote"))):
-        if len(table) < table.worth_a_look:
-            continue
-        renumbered = table.keep(used_numbers(blocks, names, len(table)))
-        for block in blocks:
-            for name in names:
-                block.columns[name][: block.size] = renumbered[block.columns[name][: block.size]]
-            block.version += 1
-            block.description += 1
-        state.ends.forget_all()

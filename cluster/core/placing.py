@@ -88,10 +88,10 @@ def _numbered(state: State, rows: Columns, at: float) -> NDArray[np.uint32]:
     distinct, which = np.unique(pair.astype(np.uint64) << np.uint64(25) | how, return_inverse=True)
     texts = state.texts.values
     cells = np.empty(len(distinct), np.uint32)
-    for place_, packed in enumerate(distinct.tolist()):
-        ends_ = int(pairs[packed >> 25])
-        key = Key(texts[ends_ >> 32], texts[ends_ & 0xFFFFFFFF], "", packed >> 17 & 0xFF, packed >> 1 & 0xFFFF)
-        cells[place_] = 2 * state.edges.number(key, at) + (packed & 1)
+    for index, packed in enumerate(distinct.tolist()):
+        pair_of = int(pairs[packed >> 25])
+        key = Key(texts[pair_of >> 32], texts[pair_of & 0xFFFFFFFF], "", packed >> 17 & 0xFF, packed >> 1 & 0xFFFF)
+        cells[index] = 2 * state.edges.number(key, at) + (packed & 1)
     return cells[which]
 
 

@@ -54,7 +54,7 @@ def pack_address(text: str) -> bytes:
 def format_address(packed: bytes) -> str:
     """16 bytes as people write them; v4-mapped addresses as IPv4."""
     if packed.startswith(V4_PREFIX):
-        return str(IPv4Address(packed[12:]))
+        return f"{packed[12]}.{packed[13]}.{packed[14]}.{packed[15]}"
     return str(IPv6Address(packed))
 
 
