@@ -26,7 +26,6 @@ def place(state: State, node: Node, block: Block, slots: Slots, at: float, *, fr
         return
     rows = {name: block.columns[name][slots] for name in ENDS}
     cells, sure = _cells(state, node, rows, at, force=force)
-    cells = np.where(cells, cells, rows["cell"])
     moved = np.ones(len(slots), np.bool_) if fresh else cells != rows["cell"]
     if moved.any():
         _move(state, block, slots[moved], rows["cell"][moved], cells[moved], fresh=fresh)
@@ -68,8 +67,9 @@ def _cells(state: State, node: Node, rows: Columns, at: float, *, force: bool) -
     if len(unsaid):
         remote[unsaid], known = state.ends.remotes(node.name, rows["dest"][unsaid])
         sure[unsaid] &= known
-    if force:
-        local = np.where(local == 0, np.uint32(state.texts.number(UNATTRIBUTED)), local)
+    unknown = (local == 0) & (force | (rows["cell"] != 0))  # once it has an edge, a row always has one
+    if unknown.any():
+        local = np.where(unknown, np.uint32(state.texts.number(UNATTRIBUTED)), local)
     cells = np.zeros(len(local), np.uint32)
     named = np.flatnonzero(local)
     ends = {name: column[named] for name, column in (rows | {"local": local, "remote": remote}).items()}

@@ -279,6 +279,20 @@ def test_a_local_end_that_stays_unknown_is_unattributed() -> None:
     assert view(talk, "unattributed", "container/web")["exported_sent"] == 10
 
 
+def test_an_unattributed_row_whose_role_turns_out_moves_to_the_other_view() -> None:
+    talk = Talk()
+    talk.greet()
+    talk.ok(0, opened=[opened(0, local=0, sent=10, remote=2)])
+    talk.at += 61
+    talk.commit()
+    talk.ok(1, attributed=[{"id": 0, "role": 2}])
+    assert view(talk, "container/web", "unattributed", side=1)["sent"] == 10
+    talk.commit()
+    talk.start()
+    assert view(talk, "container/web", "unattributed", side=1)["open"] == 1
+    check_edges(talk.store.read_only())
+
+
 def test_outside_addresses_fold_into_networks() -> None:
     talk = Talk(AggregateLimits(externals=1))
     talk.greet()
