@@ -18,7 +18,8 @@ from cluster.cli.options import DURATION, SettingsLoader, json_option
 from cluster.cli.output import say
 from cluster.cli.reading import running
 from cluster.cli.tracer_process import TracerProcess, answers
-from cluster.core.errors import ActorUnavailable, RayscopeError
+from cluster.core.errors import ActorUnavailable, RayscopeError, SourceError
+from cluster.sources.unix_http import get
 from configs import paths
 from configs.settings import Settings
 
@@ -56,6 +57,14 @@ def start_tracer(path: str, runtime: Path, settings: Settings, stack: ExitStack)
         say(f"tracer started on {path} (log {log})")
     else:
         say(f"no tracer answers on {path} yet: waiting for one")
+    say_unseen(path)
+
+
+def say_unseen(path: str) -> None:
+    """What our tracer does not see, and what would help; another tracer's status says nothing of that."""
+    with suppress(SourceError, ValueError, KeyError, TypeError):
+        for one in json.loads(get(path, "/status", timeout=2.0, limit=100_000))["missing"]:
+            say(f"not seen: {one['what']} ({one['why']}); {one['remedy']}")
 
 
 def start_actors(node: str, tracer_socket: str, store: Path, runtime: Path, settings: Settings, stack: ExitStack) -> None:
