@@ -36,7 +36,8 @@ from configs.settings import Settings
 
 log = logging.getLogger(__name__)
 RETRY = (1.0, 5.0)  # s: the first and the longest wait between two tries at the store
-SNAPSHOT_AGE = 1.0  # s that a copy serves readers
+SNAPSHOT_AGES = (0.1, 1.0)  # s that a copy serves readers, at least and at most
+COPIES_SHARE = 0.05  # of the time may be spent on copies, between these ages
 WRITE_TIMEOUT = 60.0  # s that the writer is waited for before that is said; the commit is then waited for again
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class Aggregator:
         self._aggregate: Aggregate | None = None
         self._lock = threading.Lock()  # the aggregate
         self._copying = threading.Lock()  # one reader copies, the others wait for its copy
-        self._snapshot: tuple[float, Snapshot] | None = None
+        self._snapshot: tuple[float, Snapshot] | None = None  # monotonic time until which it serves
         self._wake = threading.Event()
         self._commits: queue.SimpleQueue[tuple[float, Commit]] = queue.SimpleQueue()
         self._in_flight = False
@@ -119,11 +120,15 @@ class Aggregator:
         return self._aggregate
 
     def _read(self) -> Snapshot:
+        """A copy that is fresh enough; of many rows, whose copy takes long, one may be older."""
         aggregate = self._require()
         with self._copying:
-            if self._snapshot is None or time.monotonic() - self._snapshot[0] > SNAPSHOT_AGE:
+            began = time.monotonic()
+            if self._snapshot is None or began > self._snapshot[0]:
                 with self._lock:
-                    self._snapshot = (time.monotonic(), aggregate.snapshot())
+                    made = aggregate.snapshot()
+                took = time.monotonic() - began
+                self._snapshot = (began + min(max(SNAPSHOT_AGES[0], took / COPIES_SHARE), SNAPSHOT_AGES[1]), made)
             return self._snapshot[1]
 
     def _handle(self, event: Event) -> list[Command]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from actors import signals
 from actors.options import NODE_LABEL, RAY_ENVIRONMENT, ROLE_LABEL
 from cluster.core.errors import ActorError
 from configs.settings import RaySettings
+
+DASHBOARD_HOST = "127.0.0.1"
+PORTS_TRIED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,8 @@ def start(node: str, settings: RaySettings, runtime: Path) -> Session:
                 num_cpus=os.cpu_count(),
                 labels={NODE_LABEL: node, ROLE_LABEL: "head"},
                 include_dashboard=settings.dashboard,
-                dashboard_host="127.0.0.1",
-                dashboard_port=settings.dashboard_port,
+                dashboard_host=DASHBOARD_HOST,
+                dashboard_port=free_port(settings.dashboard_port) if settings.dashboard else None,
                 object_store_memory=settings.object_store_bytes,
                 _temp_dir=settings.temp_dir,
                 **_common(settings),
@@ -92,6 +96,16 @@ def start(node: str, settings: RaySettings, runtime: Path) -> Session:
         raise ActorError(f"Ray did not start: {error}; `rayscope doctor` says what this machine lacks") from error
     dashboard = context.dashboard_url
     return Session(context.address_info["gcs_address"], f"http://{dashboard}" if dashboard else "", started=True)
+
+
+def free_port(first: int) -> int:
+    """The first port from `first` on that nobody has on loopback; 0 means any. Ray itself refuses to start where the one given is taken."""
+    for port in range(first, min(first + PORTS_TRIED, 65_536)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((DASHBOARD_HOST, port))
+            return int(probe.getsockname()[1])
+    raise ActorError(f"no free port from {first} on for Ray's dashboard: set ray.dashboard_port to another, or ray.dashboard to false")
 
 
 def leave() -> None:

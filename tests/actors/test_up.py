@@ -95,11 +95,11 @@ def home() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def own_ray(home: Path) -> dict[str, object]:
-    """Settings of an `up` that starts a Ray beside the one of these tests."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    return {"ray__temp_dir": home / "ray", "ray__dashboard_port": port, "collector__interval": 0.3}
+@pytest.fixture
+def own(home: Path) -> Iterator[dict[str, object]]:
+    """Settings of an `up` that starts a Ray beside the one of these tests; the port of its dashboard is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield {"ray__temp_dir": home / "ray", "ray__dashboard_port": taken.getsockname()[1], "collector__interval": 0.3}
 
 
 @pytest.fixture
@@ -111,9 +111,10 @@ def joined(running: Running) -> Iterator[dict[str, object]]:
 
 
 @pytest.mark.slow
-def test_with_a_ray_of_its_own_until_ctrl_c(home: Path) -> None:
-    up = Up(home, "--json", **own_ray(home)).start()
+def test_with_a_ray_of_its_own_until_ctrl_c(home: Path, own: dict[str, object]) -> None:
+    up = Up(home, "--json", **own).start()
     wait_for(lambda: up.said("everything runs"))
+    assert f"Ray dashboard http://127.0.0.1:{own['ray__dashboard_port']} " not in up.errors
     with Traffic(seed=5) as traffic:
         wait_for(lambda: len(traffic.truth.bytes) > 100)
         traffic.stop()
@@ -123,8 +124,8 @@ def test_with_a_ray_of_its_own_until_ctrl_c(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_as_soon_as_its_ray_is_there(home: Path) -> None:
-    up = Up(home, **own_ray(home)).start()
+def test_sigterm_as_soon_as_its_ray_is_there(home: Path, own: dict[str, object]) -> None:
+    up = Up(home, **own).start()
     wait_for(lambda: up.said("Ray dashboard"))
     up.process.terminate()
     up.assert_ended(0)
