@@ -54,7 +54,7 @@ class Aggregator:
         self._snapshot: tuple[float, Snapshot] | None = None  # monotonic time until which it serves
         self._wake = threading.Event()
         self._commits: queue.SimpleQueue[tuple[float, Commit]] = queue.SimpleQueue()
-        self._in_flight = False
+        self._begun = self._written = 0  # numbers of commits: the last one begun, the last one durable
         self._durable = threading.Condition()
         self._durable_since = -1.0  # monotonic: whatever was applied before is durable
         self._committed_at = time.time()
@@ -151,13 +151,17 @@ class Aggregator:
             self._wake.wait(self._settings.store.commit_interval)
             self._wake.clear()
             self._tick()
-            self._measure()
+            try:
+                self._measure()
+                self._warnings.over("metrics")
+            except Exception as error:  # metrics are not worth an aggregator
+                self._warnings.say("metrics", error)
 
     def _tick(self) -> None:
-        began, idle = time.monotonic(), not self._in_flight
+        began, idle = time.monotonic(), self._begun == self._written
         writes = [command.commit for command in self._handle(Tick(time.time())) if isinstance(command, Write)]
         for commit in writes:
-            self._in_flight = True
+            self._begun = commit.number
             self._commits.put((began, commit))
         if idle and not writes:
             self._is_durable(began)
@@ -182,7 +186,7 @@ class Aggregator:
             began, commit = self._commits.get()
             self._persist(partial(self._writer.ask, "commit", commit, group=INGEST))
             self._handle(Committed(commit.number, time.time()))
-            self._in_flight = False
+            self._written = commit.number
             self._is_durable(began)
 
     def _is_durable(self, since: float) -> None:

@@ -17,7 +17,7 @@ from actors import threads
 from actors.calls import Line
 from actors.metrics import Metrics
 from actors.options import AGGREGATOR, INGEST
-from actors.version import code_version
+from actors.version import STOPPED, code_version
 from actors.warnings import Warnings
 from cluster.core.collector import Collector, CollectorLimits
 from cluster.core.errors import ActorError, ActorUnavailable, RayscopeError, SourceError
@@ -59,8 +59,8 @@ class NodeCollector:
         return f"NodeCollector({self.node}, {self.socket})"
 
     def version(self) -> str:
-        """The code that this actor runs."""
-        return code_version()
+        """The code that this actor runs; STOPPED once it was told to stop, so that whoever attaches later replaces it."""
+        return STOPPED if self._stopping.is_set() else code_version()
 
     def status(self) -> dict[str, Any]:
         """The collector's counters and its tracer's state."""
@@ -69,7 +69,7 @@ class NodeCollector:
         return {
             **counters,
             "pid": os.getpid(),
-            "version": code_version(),
+            "version": self.version(),
             "tracer": self._source.status(),
             "metadata": {one.name: one.status() for one in self._metadata},
         }

@@ -18,7 +18,7 @@ from cluster.core.errors import ActorUnavailable, RayscopeError, StoreError, Sto
 from configs.settings import Settings
 
 START = 60.0  # s for an actor's process to start and answer
-BUSY = 5.0  # s for one who has the store to let go of it, such as the process of an actor that was just ended
+BUSY = 3.0  # s for one who has the store to let go of it, such as the process of an actor that was just ended
 ANSWER = 10.0  # s for actors that run already to say which code they run
 LOOK = 0.1  # s between two looks
 

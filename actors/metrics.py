@@ -11,7 +11,7 @@ DESCRIPTIONS = {
     "refused": "Records, or parts of batches, refused.",
     "folded": "Connections summed into fold rows.",
     "lag_seconds": "Age of the oldest thing that is not applied yet.",
-    "commit_age_seconds": "Seconds since the last durable commit.",
+    "commit_age_seconds": "Seconds since all that was applied was durable.",
     "commit_seconds": "Seconds that the last commit took.",
     "commits": "Commits made durable.",
     "committed_rows": "Rows written by commits.",
@@ -24,7 +24,7 @@ DESCRIPTIONS = {
 
 
 class Metrics:
-    """The metrics of one actor, made when first used. Tags are bounded: the actor's role and its node."""
+    """The metrics of one actor. A counter appears once it is more than 0. Tags are bounded: the actor's role and its node."""
 
     def __init__(self, role: str, node: str = "") -> None:
         self._tags = {"role": role, "node": node}

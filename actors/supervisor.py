@@ -20,7 +20,7 @@ from actors.collector import NodeCollector
 from actors.deploy import end, ensure, ensure_singletons, names
 from actors.metrics import Metrics
 from actors.options import COLLECTOR_GROUPS, NODE_LABEL, QUERY, collector_name, collector_options
-from actors.version import code_version
+from actors.version import STOPPED, code_version
 from actors.warnings import Warnings
 from cluster.core.errors import RayscopeError
 from configs.settings import Settings
@@ -51,8 +51,8 @@ class Supervisor:
         return f"Supervisor(every {PERIOD:g} s)"
 
     def version(self) -> str:
-        """The code that this actor runs."""
-        return code_version()
+        """The code that this actor runs; STOPPED once it was told to stop, so that whoever attaches later replaces it."""
+        return STOPPED if self._stopping.is_set() else code_version()
 
     def status(self) -> dict[str, Any]:
         """Nodes with our label, and what keeps each from being covered ("" where nothing does)."""
@@ -100,5 +100,5 @@ class Supervisor:
         self._warnings.over(f"collector of {node}")
         if answer["version"] != code_version():
             end(collector_name(node))
-            return f"runs other code ({answer['version']}): being replaced"
+            return f"its code is {answer['version']}, ours {code_version()}: being replaced"
         return "" if answer["tracer"]["state"] == "ok" else str(answer["tracer"]["message"])

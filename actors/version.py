@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("actors", "cluster", "configs")
+STOPPED = "stopped"  # what an actor says instead that will do no more
 
 
 @cache
