@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from cluster.core.records import V4_PREFIX, pack_address
 
+Words = NDArray[np.uint64]
 BAD = 0xFFFFFFFF  # the number of a text that is no address
 TEXT_LIMIT = 64  # characters: the longest IPv6 text with a zone is shorter; longer ones are not even parsed
 
 
-WORDS = 5  # u64 of a text that comes as bytes: 40, one more than the longest IPv6 text
+WORDS = TEXT_LIMIT // 8  # u64 of a text that comes as bytes
 PLACES = 1 << 16  # of the table of recent texts
-BLOCK = 2_048
 _OCTETS = {str(octet): octet for octet in range(256)}
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = np.array([pow(0x9E3779B97F4A7C15, power, 1 << 64) for power in range(1, WORDS + 1)], np.uint64)
+_SAME = np.uint64(0x0101010101010101)  # eight words are equal
 
 
 def _dotted(text: str) -> bytes | None:
@@ -44,12 +45,15 @@ def _grouped(text: str) -> bytes | None:
     return packed if len(packed) == 16 else None  # fewer where white space stood among the digits
 
 
-def _places(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    mixed = words[:, 0] * _FACTOR
+def _places(words: Words) -> NDArray[np.intp]:
+    mixed = words[:, 0] * _FACTORS[0]
     for index in range(1, WORDS):
-        mixed ^= words[:, index]
-        mixed *= _FACTOR
-    return (mixed >> np.uint64(64 - 16)).astype(np.int64)
+        mixed += words[:, index] * _FACTORS[index]
+    mixed ^= mixed >> np.uint64(32)
+    mixed *= _FACTORS[0]
+    mixed >>= np.uint64(64 - 16)
+    places: NDArray[np.intp] = mixed.astype(np.intp)
+    return places
 
 
 class Addresses(dict[str | bytes, int]):
@@ -64,7 +68,7 @@ class Addresses(dict[str | bytes, int]):
         self.numbers: dict[bytes, int] = {}
         self._packed = bytearray()
         self._recent = np.full(PLACES, BAD, np.uint32)
-        self._recent_words = np.zeros((PLACES, WORDS), np.uint64)  # an empty text is BAD
+        self._recent_texts = np.zeros(PLACES, f"V{8 * WORDS}")  # an empty text is BAD
 
     def __missing__(self, text: str | bytes) -> int:
         if len(text) > TEXT_LIMIT:
@@ -77,22 +81,20 @@ class Addresses(dict[str | bytes, int]):
         self[text] = number = self.number_of(packed)
         return number
 
-    def of_texts(self, texts: NDArray[np.bytes_]) -> NDArray[np.uint32]:
-        """The numbers of many texts (`S40`), in which few differ: all but the first of each are found in a table of recent ones."""
-        words = texts.view(np.uint64).reshape(-1, WORDS)
-        numbers = np.empty(len(texts), np.uint32)
-        for first in range(0, len(texts), BLOCK):
-            block = words[first : first + BLOCK]
-            places = _places(block)
-            found = self._recent[places]
-            other = np.flatnonzero(np.bitwise_or.reduce(self._recent_words[places] ^ block, axis=1))
-            if len(other):
-                learned = np.array([self[text] for text in texts[first : first + BLOCK][other].tolist()], np.uint32)
-                found[other] = learned
-                good, places = learned != BAD, places[other]
-                self._recent[places[good]] = learned[good]
-                self._recent_words[places[good]] = block[other[good]]
-            numbers[first : first + BLOCK] = found
+    def of_words(self, words: Words, wanted: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        """The numbers of many texts, in which few differ, as rows of eight words (`S64`): all but the first of each are found in a table
+        of recent ones. Those that are not wanted mean nothing and are not learned."""
+        texts = words.view(f"V{8 * WORDS}")[:, 0]
+        places = _places(words)
+        numbers = self._recent.take(places)
+        same = (self._recent_texts[places].view(np.uint64) == words.reshape(-1)).view(np.uint64) == _SAME
+        other = np.flatnonzero(wanted & ~same)
+        if len(other):
+            learned = np.array([self[text] for text in texts[other].view(f"S{8 * WORDS}").tolist()], np.uint32)
+            numbers[other] = learned
+            good, places = learned != BAD, places[other]
+            self._recent[places[good]] = learned[good]
+            self._recent_texts[places[good]] = texts[other[good]]
         return numbers
 
     def number_of(self, packed: bytes) -> int:

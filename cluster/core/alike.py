@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.core.addresses import BAD, Addresses
-from cluster.core.json_shape import Records, Values, shape_of
+from cluster.core.json_shape import Records, shape_of
 from cluster.core.tracer_json import LIMITS, NOT_SAID, RECORD, Record
 
 Columns = dict[str, NDArray[Any]]
@@ -24,14 +24,14 @@ FEW, POOR = 32, 2  # so many shapes of less than one in 32 of the records, and t
 SHAPES = 8  # per document; records of further shapes are left over
 NUMBERS = ("pid", "type", "net_ns", "sport", "dport", "monotonic_sent_bytes", "monotonic_recv_bytes", "monotonic_retransmits",
            "last_update_epoch", "family", "direction", "cookie", "close_id")  # fmt: skip
-NEEDED = {"pid", "type", "net_ns", "sport", "dport", "monotonic_sent_bytes", "monotonic_recv_bytes"}
+NEEDED = {"pid", "type", "net_ns", "sport", "dport", "monotonic_sent_bytes", "monotonic_recv_bytes", "source", "dest"}
 
 
 @dataclass(frozen=True, slots=True)
 class Alike:
     """Fields of the records that were read, and the document of those that were not."""
 
-    fields: list[Columns]  # per shape: NUMBERS as u64, source and dest as numbers of addresses, state, bytes and recv_exact as one value
+    fields: list[Columns]  # per shape: NUMBERS, source and dest as numbers of addresses, state, bytes and recv_exact as one value
     rest: bytes
     left: int  # records in `rest`
 
@@ -96,32 +96,21 @@ def _read_shape(
         return nothing
     if shape is None or not text.endswith(b"},"):
         return nothing
-    matches, values = records.read(begins, ends, shape)
-    if not values.numbers.keys() >= NEEDED or len(values.texts) != 2:
+    matches, fields = records.read(begins, ends, shape, LIMITS, addresses.of_words)
+    if not fields.keys() >= NEEDED:
         return nothing
+    matches &= (fields["source"] != BAD) & (fields["dest"] != BAD)
     taken = np.flatnonzero(matches)
-    fields = _fields(values, taken, addresses)
-    good = (fields["source"] != BAD) & (fields["dest"] != BAD)
-    for name, limit in LIMITS.items():
-        if name in values.numbers:
-            good &= fields[name] <= limit
-    if not good.all():
-        taken, fields = taken[good], {name: field[good] for name, field in fields.items()}
-    return taken, fields | _said_by_all(first, len(taken), values)
+    first_ones = slice(len(taken))  # all but those near the document's end, if no record is odd
+    which = first_ones if matches[first_ones].all() else taken
+    chosen = {name: field[which] for name, field in fields.items()}
+    return taken, chosen | _said_by_all(first, len(taken), fields)
 
 
-def _fields(values: Values, taken: NDArray[np.int64], addresses: Addresses) -> Columns:
-    every = len(taken) == len(next(iter(values.numbers.values())))
-    fields: Columns = {name: number if every else number[taken] for name, number in values.numbers.items()}
-    for name, texts in values.texts.items():
-        fields[name] = addresses.of_texts(texts if every else texts[taken])
-    return fields
-
-
-def _said_by_all(first: Record, count: int, values: Values) -> Columns:
+def _said_by_all(first: Record, count: int, fields: Columns) -> Columns:
     """What the shape itself says: its fixed texts and truth values, and defaults of the numbers that it lacks."""
     said: dict[str, Any] = {"state": first.state or "", "unknown": first.bytes is not None, "inexact": first.recv_exact is False}
     for name in NUMBERS:
-        if name not in values.numbers:
+        if name not in fields:
             said[name] = NOT_SAID if name in ("family", "direction") else 0
     return {name: np.full(count, value) for name, value in said.items()}

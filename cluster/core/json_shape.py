@@ -3,23 +3,26 @@
 A tracer's encoder writes every connection alike: the same fields in the same order, and between them the same bytes. So one record is taken
 apart into a *shape*, literal bytes and the values between them, and all others are read along it in numpy: compare eight bytes of each
 record, turn eight digits of each into a number. Nothing is assumed: a record that differs in any byte from the shape's literals, or has
-anything but digits where the shape has a number, does not match, and is left to others to read. Numbers of more than 19 digits, texts of
-more than 40 bytes and texts with an escape or anything but ASCII do not match either.
+anything but digits where the shape has a number, does not match, and is left to others to read. Numbers of more than 19 digits or beyond
+their limit, texts of more than 64 bytes and texts with an escape or anything but ASCII do not match either.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
-Literal = list[tuple[int, np.uint64, np.uint64]]
+NumberOf = Callable[[Words, NDArray[np.bool_]], NDArray[np.uint32]]
 BLOCK = 8_192  # records read together: their bytes and the columns in work stay in the processor's cache
-TEXT_WORDS = 5
+WINDOW = 64  # bytes of each record that are fetched at once, which costs hardly more than fetching eight
+DIGITS = 24  # bytes that a number may lead on by
+UNLIMITED = 0xFFFF_FFFF_FFFF_FFFF
 _TOKEN = re.compile(rb'("[^"\\\x00-\x1f\x7f-\xff]*"):|"([^"\\\x00-\x1f\x7f-\xff]*)"|(0|[1-9][0-9]*)(?=[,}\]])|true|false|null|[{}\[\],]')
 
 
@@ -27,13 +30,12 @@ def _repeat(byte: int) -> np.uint64:
     return np.uint64(int.from_bytes(bytes([byte]) * 8, "little"))
 
 
-ONES, HIGH, ZEROS, QUOTES, BACKSLASHES = _repeat(0x01), _repeat(0x80), _repeat(ord("0")), _repeat(ord('"')), _repeat(ord("\\"))
-SIX, NIBBLES, SPACES = _repeat(0x06), _repeat(0xF0), _repeat(0x20)
 U = np.uint64
-_SHIFTS = np.array([0, *range(56, -1, -8)], np.uint64)  # what brings n digits to the word's end
+ZEROS, SIX, NIBBLES = _repeat(ord("0")), _repeat(0x06), _repeat(0xF0)
+_SHIFTS = np.array([64 - 8 * digits for digits in range(9)], np.uint64)  # what brings n digits to the word's end
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)  # what leaves the first n bytes
-_FILLS = np.array([int(SPACES) & ~((1 << 8 * size) - 1) & (1 << 64) - 1 for size in range(9)], np.uint64)  # spaces in place of the others
-_REACH = {"literal": 16, "number": 24, "text": 8 * 5}  # bytes beyond its literal that a step may look at
+_WINDOWS = np.array([[0xFF] * size + [0] * (WINDOW - size) for size in range(WINDOW + 1)], np.uint8).view(f"V{WINDOW}")[:, 0]  # likewise
+_NOTHING = np.zeros(0, np.uint8)
 POWERS = np.array([10**digits for digits in range(9)], np.uint64)
 
 
@@ -44,20 +46,11 @@ class Step:
     kind: str  # "literal", "number" or "text"
     name: str = ""  # where the value is wanted
     literal: bytes = b""
-    long: bool = False  # the first record's number has eight digits or more
 
-    def words(self) -> list[tuple[int, np.uint64, np.uint64]]:
-        """A literal as words: the place of each, its value, and the mask of what counts of it."""
-        pieces = [(offset, self.literal[offset : offset + 8]) for offset in range(0, len(self.literal), 8)]
-        return [(offset, U(int.from_bytes(piece, "little")), _MASKS[len(piece)]) for offset, piece in pieces]
-
-
-@dataclass(slots=True)
-class Values:
-    """What was read of n records: numbers u64, texts as `S40`."""
-
-    numbers: dict[str, Words] = field(default_factory=dict)
-    texts: dict[str, NDArray[np.bytes_]] = field(default_factory=dict)
+    @property
+    def reach(self) -> int:
+        """The most bytes that it leads on by."""
+        return {"literal": len(self.literal), "number": DIGITS, "text": WINDOW}[self.kind]
 
 
 def shape_of(record: bytes, numbers: Collection[str], texts: Collection[str], fixed: Collection[str]) -> list[Step] | None:
@@ -81,7 +74,7 @@ def shape_of(record: bytes, numbers: Collection[str], texts: Collection[str], fi
             seen |= {key} - {""}
         depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(token[0], 0)
         if number is not None:
-            steps += [Step("number", key if key in numbers else "", long=len(number) > 7), Step("literal")]
+            steps += [Step("number", key if key in numbers else ""), Step("literal")]
         elif text is not None and key not in fixed:
             steps[-1] = Step("literal", literal=steps[-1].literal + b'"')
             steps += [Step("text", key if key in texts else ""), Step("literal", literal=b'"')]
@@ -95,128 +88,165 @@ class Records:
 
     def __init__(self, body: bytes) -> None:
         self._size = len(body)
-        self._words: Words = np.ndarray(max(0, len(body) - 7), "<u8", body, strides=(1,))
-        self._pairs = np.ndarray(max(0, len(body) - 15), "<c16", body, strides=(1,))  # never as complex numbers: 16 bytes at once
+        self._windows = np.ndarray(max(0, len(body) - WINDOW + 1), f"V{WINDOW}", body, strides=(1,))
 
-    def read(self, starts: NDArray[np.int64], ends: NDArray[np.int64], steps: Sequence[Step]) -> tuple[NDArray[np.bool_], Values]:
+    def read(
+        self, starts: NDArray[np.int64], ends: NDArray[np.int64], steps: Sequence[Step], limits: Mapping[str, int], number_of: NumberOf
+    ) -> tuple[NDArray[np.bool_], dict[str, NDArray[Any]]]:
         """Read the records from `starts` to `ends` along a shape; which match, and their values (those of others mean nothing).
 
-        A record that begins so near the document's end that a step could lead beyond it does not match.
+        Numbers come in the smallest type for their limit. A text comes as what `number_of` makes of it: it is given texts as rows of eight
+        words, filled up with zeros, and which of them are worth a look. A record that begins so near the document's end that a step could
+        lead beyond it does not match.
         """
-        inside = int(np.searchsorted(starts, self._size - sum(_REACH[step.kind] + len(step.literal) for step in steps)))
+        inside = int(np.searchsorted(starts, self._size - WINDOW - sum(step.reach for step in steps)))
         matches = np.zeros(len(starts), np.bool_)
-        values = Values(
-            {step.name: np.zeros(len(starts), np.uint64) for step in steps if step.name and step.kind == "number"},
-            {step.name: np.zeros(len(starts), f"S{8 * TEXT_WORDS}") for step in steps if step.name and step.kind == "text"},
-        )
-        taken = [(step, step.words()) for step in steps]
+        largest = {step.name: limits.get(step.name, UNLIMITED) if step.kind == "number" else 0xFFFF_FFFF for step in steps if step.name}
+        values: dict[str, NDArray[Any]] = {name: np.zeros(len(starts), np.min_scalar_type(limit)) for name, limit in largest.items()}
         for first in range(0, inside, BLOCK):
             place = slice(first, min(first + BLOCK, inside))
-            at, good = starts[place], np.ones(place.stop - first, np.bool_)
-            for step, words in taken:
-                at = self._step(step, words, at, good, values, place)
-            matches[place] = good & (at == ends[place])
+            block = Block(self._windows, starts[place])
+            for step in steps:
+                if step.kind == "literal":
+                    block.literal(step.literal)
+                elif step.kind == "text" and step.name:
+                    values[step.name][place] = number_of(block.text(), block.good)
+                elif step.kind == "text":
+                    block.text()
+                elif step.name:
+                    values[step.name][place] = block.number(largest[step.name])
+                else:
+                    block.skip_number()
+            matches[place] = block.good & block.ended(ends[place])
         return matches, values
 
-    def _two_words(self, at: NDArray[np.int64]) -> tuple[Words, Words]:
-        both = self._pairs[at].view("<u8")
-        return both[0::2], both[1::2]
 
-    def _step(
-        self, step: Step, words: Literal, at: NDArray[np.int64], good: NDArray[np.bool_], values: Values, place: slice
-    ) -> NDArray[np.int64]:
-        if step.kind == "literal":
-            self._literal(words, at, good)
-            return at + len(step.literal)
-        if step.kind == "text":
-            at, text = self._text(at, good)
-            if step.name:
-                values.texts[step.name][place] = text
-            return at
-        if not step.name:
-            return self._skip_number(at, good)
-        at, values.numbers[step.name][place] = self._number(at, good, long=step.long)
-        return at
+class Block:
+    """Records that are read in step. As long as all of them have passed the same number of bytes, one window of each serves."""
 
-    def _literal(self, words: Literal, at: NDArray[np.int64], good: NDArray[np.bool_]) -> None:
-        for (offset, value, mask), following in zip(words[0::2], [*words[1::2], None], strict=False):
-            if following is None:
-                good &= (self._words[at + offset] & mask) == value
-            else:
-                first, second = self._two_words(at + offset)
-                good &= first == value
-                good &= (second & following[2]) == following[1]
+    def __init__(self, windows: NDArray[np.void], at: NDArray[np.int64]) -> None:
+        self.good = np.ones(len(at), np.bool_)
+        self._windows = windows
+        self._at = at  # where the windows begin
+        self._passed = 0  # bytes of them
+        self._seen = _NOTHING  # the windows, one after the other
 
-    def _number(self, at: NDArray[np.int64], good: NDArray[np.bool_], *, long: bool) -> tuple[NDArray[np.int64], Words]:
-        first, second = self._two_words(at) if long else (self._words[at], None)
-        number, digits = _digits(first)
-        good &= (digits == 1) | (((first & U(0xFF)) != U(ord("0"))) & (digits > 0))
+    def ended(self, ends: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which have come to their end."""
+        ended: NDArray[np.bool_] = self._at + self._passed == ends
+        return ended
+
+    def literal(self, literal: bytes) -> None:
+        """Pass bytes that must be there."""
+        self._look(min(WINDOW, len(literal) + 7))
+        for offset in range(0, len(literal), 8):
+            piece = literal[offset : offset + 8]
+            self._look(8)
+            word = self._word(0) if len(piece) == 8 else self._word(0) & _MASKS[len(piece)]
+            self.good &= word == U(int.from_bytes(piece, "little"))
+            self._passed += len(piece)
+
+    def number(self, limit: int) -> Words:
+        """Pass numbers of up to 19 digits that are within the limit."""
+        self._look(8)
+        number, digits = _digits(self._word(0))
+        self._check_number(digits)
         further = digits == 8
-        if not further.any():
-            return at + digits, number
-        more, count = _digits(self._words[at + 8] if second is None else second)
-        np.copyto(count, 0, where=~further)
-        np.copyto(more, 0, where=~further)
-        number *= POWERS[count]
-        number += more
-        digits += count
-        longer = np.flatnonzero(digits == 16)
-        if len(longer):
-            more, count = _digits(self._words[at[longer] + 16])
-            number[longer] = number[longer] * POWERS[count] + more
-            digits[longer] += count
-            good[longer[count > 3]] = False  # 20 digits may not fit 64 bits
-        return at + digits, number
+        if further.any():
+            self._look(DIGITS)
+            for offset in (8, 16):
+                more, count = _digits(self._word(offset))
+                count *= further
+                number *= POWERS.take(count)
+                number += more * further
+                digits += count
+                further = count == 8
+                if not further.any():
+                    break
+            self.good &= digits < 20  # 20 digits may not fit 64 bits
+        if limit < UNLIMITED:
+            self.good &= number <= U(limit)
+        self._pass(digits)
+        return number
 
-    def _skip_number(self, at: NDArray[np.int64], good: NDArray[np.bool_]) -> NDArray[np.int64]:
-        first = self._words[at]
-        digits = _count(first)
-        good &= (digits == 1) | (((first & U(0xFF)) != U(ord("0"))) & (digits > 0))
-        long = np.flatnonzero(digits == 8)
-        while len(long):
-            more = _count(self._words[at[long] + digits[long]])
-            digits[long] += more
-            long = long[(more == 8) & (digits[long] <= 24)]
-        good[digits > 24] = False
-        return at + digits
+    def skip_number(self) -> None:
+        """Pass numbers of up to 23 digits."""
+        self._look(8)
+        digits = _count(self._word(0) ^ ZEROS)
+        self._check_number(digits)
+        further = digits == 8
+        if further.any():
+            self._look(DIGITS)
+            for offset in (8, 16):
+                digits += _count(self._word(offset) ^ ZEROS) * further
+                further = digits == offset + 8
+            self.good &= ~further
+        self._pass(digits)
 
-    def _text(self, at: NDArray[np.int64], good: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bytes_]]:
-        """Texts up to their closing quote, which is not passed."""
-        words = np.zeros((len(at), TEXT_WORDS), np.uint64)
-        first, second = self._two_words(at)
-        size, words[:, 0], plain = _inside(first)
-        good &= plain
-        more, second, plain = _inside(second)
-        long = size == 8
-        good &= plain | ~long
-        np.copyto(words[:, 1], second, where=long)
-        sizes = size + more * long.view(np.uint8)
-        rest = np.flatnonzero(sizes == 16)
-        for index in range(2, TEXT_WORDS):
-            if not len(rest):
+    def text(self) -> Words:
+        """Pass texts up to their closing quote, or to whatever is not plain in them; returns them as rows of eight words."""
+        self._look(WINDOW)
+        seen = self._seen
+        stops = ((seen - np.uint8(0x20)) > np.uint8(0x5F)) | (seen == np.uint8(ord('"'))) | (seen == np.uint8(ord("\\")))
+        flags = stops.view(np.uint64).reshape(-1, WINDOW // 8)
+        sizes = np.zeros(len(flags), np.uint8)
+        going = np.ones(len(flags), np.bool_)
+        for index in range(WINDOW // 8):
+            sizes += (size := _before(flags[:, index])) * going
+            going &= size == 8
+            if not going.any():
                 break
-            size, words[rest, index], plain = _inside(self._words[at[rest] + 8 * index])
-            sizes[rest] += size
-            good[rest] &= plain
-            rest = rest[size == 8]
-        good &= sizes < 8 * TEXT_WORDS
-        return at + sizes, words.view(f"S{8 * TEXT_WORDS}")[:, 0]
+        words = seen.view(np.uint64) & _WINDOWS[sizes].view(np.uint64)
+        self._pass(sizes)
+        return words.reshape(-1, WINDOW // 8)
+
+    def _check_number(self, digits: NDArray[np.uint8]) -> None:
+        """JSON has no number without digits, nor one with a zero before others."""
+        leading = np.ndarray(len(digits), np.uint8, self._seen, self._passed, (WINDOW,))
+        self.good &= (digits == 1) | ((digits > 0) & (leading != np.uint8(ord("0"))))
+
+    def _look(self, size: int) -> None:
+        """Have this many bytes to come in the windows."""
+        if self._seen is _NOTHING or self._passed + size > WINDOW:
+            self._at = self._at + self._passed
+            self._passed = 0
+            self._seen = self._windows[self._at].view(np.uint8)
+
+    def _word(self, offset: int) -> Words:
+        return np.ndarray(len(self._at), "<u8", self._seen, self._passed + offset, (WINDOW,))
+
+    def _pass(self, sizes: NDArray[np.uint8]) -> None:
+        least = int(sizes.min())
+        if least == int(sizes.max()):
+            self._passed += least
+        else:
+            self._at = self._at + (sizes + np.uint8(self._passed))
+            self._passed = 0
+            self._seen = _NOTHING
 
 
-def _count(words: Words) -> NDArray[np.uint8]:
-    """How many digits each word begins with."""
-    others = words ^ ZEROS
-    others |= others + SIX
-    others &= NIBBLES
-    count: NDArray[np.uint8] = np.bitwise_count((others & -others) - U(1)) >> np.uint8(3)
+def _before(words: Words) -> NDArray[np.uint8]:
+    """How many bytes of each word come before the one with its lowest bit."""
+    lower = words - U(1)
+    lower &= ~words
+    count: NDArray[np.uint8] = np.bitwise_count(lower)
+    count >>= np.uint8(3)
     return count
+
+
+def _count(values: Words) -> NDArray[np.uint8]:
+    """How many digits each word begins with; of words less ZEROS."""
+    others = values + SIX
+    others |= values
+    others &= NIBBLES
+    return _before(others)
 
 
 def _digits(words: Words) -> tuple[Words, NDArray[np.uint8]]:
     """The number in the leading digits of each word, eight at most (0 where there are none), and how many they are."""
-    count = _count(words)
     digits = words ^ ZEROS
-    digits <<= _SHIFTS[count]
+    count = _count(digits)
+    digits <<= _SHIFTS.take(count)
     digits *= U(2561)
     digits >>= U(8)
     digits &= U(0x00FF00FF00FF00FF)
@@ -225,19 +255,4 @@ def _digits(words: Words) -> tuple[Words, NDArray[np.uint8]]:
     digits &= U(0x0000FFFF0000FFFF)
     digits *= U(42949672960001)
     digits >>= U(32)
-    if not count.all():
-        digits[count == 0] = 0
     return digits, count
-
-
-def _inside(words: Words) -> tuple[NDArray[np.uint8], Words, NDArray[np.bool_]]:
-    """How many bytes of each word come before a quote, the word without the others, and whether these are plain: no control character,
-    no escape, nothing but ASCII."""
-    quotes = words ^ QUOTES
-    found = (quotes - ONES) & ~quotes & HIGH
-    size: NDArray[np.uint8] = np.bitwise_count((found & -found) - U(1)) >> np.uint8(3)
-    text = words & _MASKS[size]
-    filled = text | _FILLS[size]
-    escapes = filled ^ BACKSLASHES
-    odd = (filled - SPACES) | (escapes - ONES) & ~escapes | filled
-    return size, text, (odd & HIGH) == 0
