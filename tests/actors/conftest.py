@@ -61,7 +61,8 @@ def running() -> Iterator[Running]:
     )
     store, socket = base / "rayscope.db", str(base / "tracer.sock")
     with TracerProcess(socket, base / "tracer.log"), pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_health_check_period_ms", "1000")  # a node that is gone is noticed after 5 s instead of 15
+        environment.setenv("RAY_health_check_period_ms", "500")  # a node that is gone is noticed after 1.5 s instead of 15
+        environment.setenv("RAY_health_check_failure_threshold", "3")
         started = session.start(NODE, settings.ray, base)
         try:
             deploy.deploy(str(store), socket, settings)

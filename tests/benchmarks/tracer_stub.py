@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,14 +58,17 @@ def serve(path: str, connections: int) -> None:
 @contextmanager
 def serving(path: str, connections: int) -> Iterator[None]:
     """The server as a child, ended at the end."""
-    child = multiprocessing.get_context("spawn").Process(target=serve, args=(path, connections), daemon=True)
-    child.start()
-    while not Path(path).exists():
-        child.join(0.05)
-        if child.exitcode is not None:
-            raise RuntimeError(f"the server ended with {child.exitcode}")
+    child = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.tracer_stub", path, str(connections)])
     try:
+        while not Path(path).exists():
+            if child.poll() is not None:
+                raise RuntimeError(f"the server ended with {child.returncode}")
+            time.sleep(0.05)
         yield
     finally:
         child.kill()
-        child.join()
+        child.wait()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))
