@@ -5,6 +5,7 @@ Numbers are private to one collector; a part on the wire carries its own table.
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from typing import Any
 
 import numpy as np
@@ -18,31 +19,38 @@ TEXT_LIMIT = 64  # characters: the longest IPv6 text with a zone is shorter; lon
 
 
 WORDS = TEXT_LIMIT // 8  # u64 of a text that comes as bytes
-PLACES = 1 << 16  # of the table of recent texts
-_OCTETS = {str(octet): octet for octet in range(256)}
+TEXT = np.dtype(f"V{8 * WORDS}")
+PLACES = 1 << 17  # of the table of recent texts
+_OCTETS = {b"%d" % octet: octet for octet in range(256)}
 _FACTORS = np.array([pow(0x9E3779B97F4A7C15, power, 1 << 64) for power in range(1, WORDS + 1)], np.uint64)
 _SAME = np.uint64(0x0101010101010101)  # eight words are equal
 
 
-def _dotted(text: str) -> bytes | None:
+def _dotted(text: bytes) -> bytes | None:
     """A plain IPv4 address, as 16 bytes, in a quarter of the time that `ipaddress` takes; None for anything else."""
-    octets = [_OCTETS.get(octet, -1) for octet in text.split(".")]
-    return V4_PREFIX + bytes(octets) if len(octets) == 4 and -1 not in octets else None
+    try:
+        first, second, third, fourth = text.split(b".")
+        return V4_PREFIX + bytes((_OCTETS[first], _OCTETS[second], _OCTETS[third], _OCTETS[fourth]))
+    except (ValueError, KeyError):
+        return None
 
 
-def _grouped(text: str) -> bytes | None:
+def _grouped(text: bytes) -> bytes | None:
     """A plain IPv6 address, likewise; None for anything else."""
-    head, gap, tail = text.partition("::")
-    before, after = head.split(":") if head else [], tail.split(":") if tail else []
+    head, gap, tail = text.partition(b"::")
+    before, after = head.split(b":") if head else [], tail.split(b":") if tail else []
     missing = 8 - len(before) - len(after)
-    groups = [*before, *["0"] * missing, *after]
+    groups = [*before, *[b"0"] * missing, *after]
     if (missing < 1 if gap else missing) or not all(0 < len(group) <= 4 for group in groups):
         return None
     try:
-        packed = bytes.fromhex("".join([group.zfill(4) for group in groups]))
+        return unhexlify(b"".join([group.zfill(4) for group in groups]))
     except ValueError:
         return None
-    return packed if len(packed) == 16 else None  # fewer where white space stood among the digits
+
+
+def _no_texts(count: int) -> NDArray[np.void]:
+    return np.full(8 * WORDS * count, 0xFF, np.uint8).view(TEXT)  # unlike any text, even the empty one
 
 
 def _places(words: Words) -> NDArray[np.intp]:
@@ -51,7 +59,7 @@ def _places(words: Words) -> NDArray[np.intp]:
         mixed += words[:, index] * _FACTORS[index]
     mixed ^= mixed >> np.uint64(32)
     mixed *= _FACTORS[0]
-    mixed >>= np.uint64(64 - 16)
+    mixed >>= np.uint64(64 - 17)
     places: NDArray[np.intp] = mixed.astype(np.intp)
     return places
 
@@ -67,15 +75,15 @@ class Addresses(dict[str | bytes, int]):
         super().__init__()
         self.numbers: dict[bytes, int] = {}
         self._packed = bytearray()
-        self._recent = np.full(PLACES, BAD, np.uint32)
-        self._recent_texts = np.zeros(PLACES, f"V{8 * WORDS}")  # an empty text is BAD
+        self._recent = np.zeros(PLACES, np.uint32)  # by hash of a text, a number that may be its
+        self._texts = _no_texts(1_024)  # by number, the last text of it
 
     def __missing__(self, text: str | bytes) -> int:
         if len(text) > TEXT_LIMIT:
             return BAD
         try:
-            plain = text if isinstance(text, str) else text.decode("ascii")
-            packed = _dotted(plain) or _grouped(plain) or pack_address(plain)
+            plain = text.encode() if isinstance(text, str) else text
+            packed = (_grouped(plain) if b":" in plain else _dotted(plain)) or pack_address(plain.decode())
         except ValueError:
             return BAD
         self[text] = number = self.number_of(packed)
@@ -83,19 +91,41 @@ class Addresses(dict[str | bytes, int]):
 
     def of_words(self, words: Words, wanted: NDArray[np.bool_]) -> NDArray[np.uint32]:
         """The numbers of many texts, in which few differ, as rows of eight words (`S64`): all but the first of each are found in a table
-        of recent ones. Those that are not wanted mean nothing and are not learned."""
-        texts = words.view(f"V{8 * WORDS}")[:, 0]
+        of recent ones. Those that are not wanted mean nothing and are not learned. One with a zone, which may hold any character, is
+        `BAD`, so what is not has nothing but digits, letters, colons and dots."""
         places = _places(words)
         numbers = self._recent.take(places)
-        same = (self._recent_texts[places].view(np.uint64) == words.reshape(-1)).view(np.uint64) == _SAME
-        other = np.flatnonzero(wanted & ~same)
+        other = np.flatnonzero(wanted & ~self._same(numbers, words))
         if len(other):
-            learned = np.array([self[text] for text in texts[other].view(f"S{8 * WORDS}").tolist()], np.uint32)
-            numbers[other] = learned
-            good, places = learned != BAD, places[other]
-            self._recent[places[good]] = learned[good]
-            self._recent_texts[places[good]] = texts[other[good]]
+            firsts = other[np.unique(places[other], return_index=True)[1]]
+            self._learn(words[firsts], places[firsts])
+            numbers[other] = self._recent.take(places[other])
+            other = other[~self._same(numbers[other], words[other])]  # those that share a place with another
+            numbers[other] = self._learn(words[other], places[other])
         return numbers
+
+    def _same(self, numbers: NDArray[np.uint32], words: Words) -> NDArray[np.bool_]:
+        """Which texts are the last ones of these numbers."""
+        held = self._texts[numbers].view(np.uint64)
+        same: NDArray[np.bool_] = (held == words.reshape(-1)).view(np.uint64) == _SAME
+        return same
+
+    def _learn(self, words: Words, places: NDArray[np.intp]) -> NDArray[np.uint32]:
+        """The numbers of some texts, each asked for, and where they are to be found from now on."""
+        texts = words.view(TEXT)[:, 0]
+        listed = texts.view(f"S{8 * WORDS}").tolist()
+        numbers = np.array([BAD if b"%" in text else self[text] for text in listed], np.uint32)
+        good = numbers != BAD
+        self._remember(numbers[good], texts[good], places[good])
+        return numbers
+
+    def _remember(self, numbers: NDArray[np.uint32], texts: NDArray[np.void], places: NDArray[np.intp]) -> None:
+        if len(self.numbers) > len(self._texts):
+            held = self._texts
+            self._texts = _no_texts(2 * len(self.numbers))
+            self._texts[: len(held)] = held
+        self._texts[numbers] = texts
+        self._recent[places] = numbers
 
     def number_of(self, packed: bytes) -> int:
         """The number of an address of 16 bytes."""

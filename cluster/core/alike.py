@@ -19,7 +19,7 @@ from cluster.core.tracer_json import LIMITS, NOT_SAID, RECORD, Record
 
 Columns = dict[str, NDArray[Any]]
 ARRAY = b'"connections":['
-PIECE = 1 << 17  # bytes
+PIECE = 1 << 18  # bytes
 FEW, POOR = 32, 2  # so many shapes of less than one in 32 of the records, and the others are not worth another pass
 SHAPES = 8  # per document; records of further shapes are left over
 NUMBERS = ("pid", "type", "net_ns", "sport", "dport", "monotonic_sent_bytes", "monotonic_recv_bytes", "monotonic_retransmits",

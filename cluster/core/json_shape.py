@@ -35,6 +35,7 @@ ZEROS, SIX, NIBBLES = _repeat(ord("0")), _repeat(0x06), _repeat(0xF0)
 _SHIFTS = np.array([64 - 8 * digits for digits in range(9)], np.uint64)  # what brings n digits to the word's end
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)  # what leaves the first n bytes
 _WINDOWS = np.array([[0xFF] * size + [0] * (WINDOW - size) for size in range(WINDOW + 1)], np.uint8).view(f"V{WINDOW}")[:, 0]  # likewise
+_QUOTE, _BACKSLASH = np.uint8(ord('"')), np.uint8(ord("\\"))
 _NOTHING = np.zeros(0, np.uint8)
 POWERS = np.array([10**digits for digits in range(9)], np.uint64)
 
@@ -96,8 +97,8 @@ class Records:
         """Read the records from `starts` to `ends` along a shape; which match, and their values (those of others mean nothing).
 
         Numbers come in the smallest type for their limit. A text comes as what `number_of` makes of it: it is given texts as rows of eight
-        words, filled up with zeros, and which of them are worth a look. A record that begins so near the document's end that a step could
-        lead beyond it does not match.
+        words, filled up with zeros, and which of them are worth a look; it must refuse those with escapes or control characters. A record
+        that begins so near the document's end that a step could lead beyond it does not match.
         """
         inside = int(np.searchsorted(starts, self._size - WINDOW - sum(step.reach for step in steps)))
         matches = np.zeros(len(starts), np.bool_)
@@ -112,7 +113,7 @@ class Records:
                 elif step.kind == "text" and step.name:
                     values[step.name][place] = number_of(block.text(), block.good)
                 elif step.kind == "text":
-                    block.text()
+                    block.skip_text()
                 elif step.name:
                     values[step.name][place] = block.number(largest[step.name])
                 else:
@@ -184,21 +185,18 @@ class Block:
         self._pass(digits)
 
     def text(self) -> Words:
-        """Pass texts up to their closing quote, or to whatever is not plain in them; returns them as rows of eight words."""
+        """Pass texts up to their closing quote; returns them as rows of eight words, plain or not."""
         self._look(WINDOW)
-        seen = self._seen
-        stops = ((seen - np.uint8(0x20)) > np.uint8(0x5F)) | (seen == np.uint8(ord('"'))) | (seen == np.uint8(ord("\\")))
-        flags = stops.view(np.uint64).reshape(-1, WINDOW // 8)
-        sizes = np.zeros(len(flags), np.uint8)
-        going = np.ones(len(flags), np.bool_)
-        for index in range(WINDOW // 8):
-            sizes += (size := _before(flags[:, index])) * going
-            going &= size == 8
-            if not going.any():
-                break
-        words = seen.view(np.uint64) & _WINDOWS[sizes].view(np.uint64)
+        sizes = _first(self._seen == _QUOTE)
+        words = self._seen.view(np.uint64) & _WINDOWS[sizes].view(np.uint64)
         self._pass(sizes)
         return words.reshape(-1, WINDOW // 8)
+
+    def skip_text(self) -> None:
+        """Pass texts up to their closing quote, or to whatever is not plain in them."""
+        self._look(WINDOW)
+        odd = (self._seen - np.uint8(0x20)) > np.uint8(0x5F)
+        self._pass(_first(odd | (self._seen == _BACKSLASH) | (self._seen == _QUOTE)))
 
     def _check_number(self, digits: NDArray[np.uint8]) -> None:
         """JSON has no number without digits, nor one with a zero before others."""
@@ -225,8 +223,22 @@ class Block:
             self._seen = _NOTHING
 
 
+def _first(found: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """How many bytes of each window come before the first that is found, WINDOW where none is."""
+    flags = found.view(np.uint64).reshape(-1, WINDOW // 8)
+    sizes = _before(flags[:, 0])
+    going = sizes == 8
+    for index in range(1, WINDOW // 8):
+        if not going.any():
+            break
+        size = _before(flags[:, index])
+        sizes += size * going
+        going &= size == 8
+    return sizes
+
+
 def _before(words: Words) -> NDArray[np.uint8]:
-    """How many bytes of each word come before the one with its lowest bit."""
+    """How many bytes of each word come before the one with its lowest bit, 8 where it has none."""
     lower = words - U(1)
     lower &= ~words
     count: NDArray[np.uint8] = np.bitwise_count(lower)
