@@ -68,13 +68,13 @@ class Index:
         if not self._used:
             self._insert(slots, words)
             return
-        known, places = self._probe(words[:, slots], words)
+        known, places = self._probe(words.take(slots, axis=1), words)
         self._table[places[known >= 0]] = slots[known >= 0]
         self._insert(slots[known < 0], words)
 
     def remove(self, slots: Indices, words: NDArray[np.uint64]) -> None:
         """Forget these slots, where their identity still leads to them."""
-        found, places = self._probe(words[:, slots], words)
+        found, places = self._probe(words.take(slots, axis=1), words)
         self._table[places[found == slots]] = GONE
 
     def _probe(self, wanted: NDArray[np.uint64], words: NDArray[np.uint64]) -> tuple[Indices, Indices]:
@@ -98,7 +98,7 @@ class Index:
     def _insert(self, slots: Indices, words: NDArray[np.uint64]) -> None:
         """Put slots, whose identities are distinct and not in the table, into empty places."""
         mask = len(self._table) - 1
-        places = (hashed(words[:, slots]) & np.uint64(mask)).astype(np.int64)
+        places = (hashed(words.take(slots, axis=1)) & np.uint64(mask)).astype(np.int64)
         self._used += len(slots)
         while len(slots):
             empty = self._table[places] == EMPTY

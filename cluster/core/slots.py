@@ -52,9 +52,9 @@ class Slots:
         place = slots if reused else slice(self.top - count, self.top)
         for name, column in self.columns.items():
             column[place] = rows.get(name, 0)
-        self.columns["state"][slots] = OPEN
-        self.columns["absent_since"][slots] = np.nan
-        self._words[:, slots] = identities
+        self.columns["state"][place] = OPEN
+        self.columns["absent_since"][place] = np.nan
+        self._words[:, place] = identities
         self._index.add(slots, self._words)
         return slots
 
@@ -83,9 +83,12 @@ class Slots:
         return {name: column[slots] for name, column in self.columns.items()}
 
     def _grow(self, top: int) -> None:
-        capacity = len(self.columns["state"])
-        if top > capacity:
-            more = max(top, 2 * capacity) - capacity
-            self._words = np.concatenate([self._words, np.zeros((4, more), np.uint64)], axis=1)
-            self.columns = {name: np.concatenate([column, np.zeros(more, column.dtype)]) for name, column in self.columns.items()}
+        if top > len(self.columns["state"]):
+            capacity = 2 * top  # what is not written yet takes no memory
+            words = np.zeros((4, capacity), np.uint64)
+            words[:, : self.top] = self._words[:, : self.top]
+            columns = {name: np.zeros(capacity, column.dtype) for name, column in self.columns.items()}
+            for name, column in self.columns.items():
+                columns[name][: self.top] = column[: self.top]
+            self._words, self.columns = words, columns
         self.top = max(self.top, top)
