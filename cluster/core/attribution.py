@@ -47,18 +47,19 @@ class Texts:
 
     def of_pids(self, pids: NDArray[Any], workload_of: WorkloadOf) -> NDArray[np.uint32]:
         """The workload of each pid; each distinct one is asked for once, 0 never."""
-        distinct = _distinct(pids)
+        distinct, place = _distinct(pids)
         numbers = [self.number(workload_of(pid)) if pid else 0 for pid in distinct.tolist()]
-        return np.array(numbers, np.uint32)[np.searchsorted(distinct, pids)] if numbers else np.zeros(0, np.uint32)
+        return np.array(numbers, np.uint32).take(place)
 
 
-def _distinct(pids: NDArray[Any]) -> NDArray[Any]:
-    """Each pid once, in order; without sorting where they are as small as Linux lets pids be."""
-    if not len(pids) or int(pids.max()) > PID_MAX:
-        return np.unique(pids)
-    seen = np.zeros(int(pids.max()) + 1, np.bool_)
+def _distinct(pids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Each pid once, in order, and where each of `pids` is among them; without sorting where they are as small as Linux lets pids be."""
+    top = int(pids.max(initial=0))
+    if top > PID_MAX:
+        return np.unique(pids, return_inverse=True)
+    seen = np.zeros(top + 1, np.bool_)
     seen[pids] = True
-    return np.flatnonzero(seen)
+    return np.flatnonzero(seen), (np.cumsum(seen, dtype=np.int32) - 1)[pids]
 
 
 def local_end(rows: Columns, listeners: Listeners, texts: Texts, workload_of: WorkloadOf) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,19 @@ from numpy.typing import NDArray
 
 Columns = dict[str, NDArray[Any]]
 Indices = NDArray[np.int64]
-_TUPLE = np.dtype([("near", "<u4"), ("far", "<u4"), ("near_port", "<u2"), ("far_port", "<u2"), ("protocol", "u1")])
+Words = NDArray[np.uint64]
 
 
-def _tuples(columns: Columns, which: Indices, *, exchanged: bool) -> list[bytes]:
+def _tuples(columns: Columns, which: Indices, *, exchanged: bool) -> tuple[Words, Words]:
+    """Both addresses as one number, and ports and protocol as another."""
     near, far = ("dest", "source") if exchanged else ("source", "dest")
     near_port, far_port = ("dport", "sport") if exchanged else ("sport", "dport")
-    keys = np.empty(len(which), _TUPLE)
-    for field, name in (("near", near), ("far", far), ("near_port", near_port), ("far_port", far_port), ("protocol", "protocol")):
-        keys[field] = columns[name][which]
-    listed: list[bytes] = keys.view(f"S{_TUPLE.itemsize}").tolist()
-    return listed
+    wide = {name: columns[name][which].astype(np.uint64) for name in (near, far, near_port, far_port, "protocol")}
+    return wide[near] << np.uint64(32) | wide[far], wide[near_port] << np.uint64(24) | wide[far_port] << np.uint64(8) | wide["protocol"]
+
+
+def _listed(addresses: Words, ports: Words, slots: Indices, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
+    return zip(addresses[chosen].tolist(), ports[chosen].tolist(), slots[chosen].tolist(), strict=True)
 
 
 def mirrored(columns: Columns, which: Indices, among: Indices) -> Indices:
@@ -27,13 +30,16 @@ def mirrored(columns: Columns, which: Indices, among: Indices) -> Indices:
 
     Several candidates with one owner are as good as one (two sockets of a process); with different owners there is no answer.
     """
-    rows: dict[bytes, list[int]] = {}
-    for key, slot in zip(_tuples(columns, among, exchanged=False), among.tolist(), strict=True):
-        rows.setdefault(key, []).append(slot)
+    wanted = _tuples(columns, which, exchanged=True)
+    held = _tuples(columns, among, exchanged=False)
+    likely, hopeful = ((np.isin(a[0], b[0]) & np.isin(a[1], b[1])) for a, b in ((held, wanted), (wanted, held)))  # few stay on the node
+    rows: dict[tuple[int, int], list[int]] = {}
+    for addresses, ports, slot in _listed(*held, among, likely):
+        rows.setdefault((addresses, ports), []).append(slot)
     net_ns, local = columns["net_ns"], columns["local"]
     found = np.full(len(which), -1, np.int64)
-    for index, (key, slot) in enumerate(zip(_tuples(columns, which, exchanged=True), which.tolist(), strict=True)):
-        candidates = [other for other in rows.get(key, ()) if other != slot]
+    for index, (addresses, ports, slot) in zip(np.flatnonzero(hopeful).tolist(), _listed(*wanted, which, hopeful), strict=True):
+        candidates = [other for other in rows.get((addresses, ports), ()) if other != slot]
         same = [other for other in candidates if net_ns[other] == net_ns[slot]]
         candidates = same or candidates
         if candidates and len({int(local[other]) for other in candidates}) == 1:
