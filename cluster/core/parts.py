@@ -125,7 +125,7 @@ def _part(group: list[Piece], content: Content, *, last: bool) -> Part:
         part=0,
         last=last,
         addresses=content.addresses[addresses].tobytes(),
-        texts=tuple([content.texts[index] for index in texts.tolist()]),
+        texts=tuple(map(content.texts.__getitem__, texts.tolist())),
         sections=sections,
         metadata=tuple(content.metadata[piece.start] for piece in group if piece.section == "metadata"),
         final=content.final if last else None,
@@ -143,5 +143,5 @@ def _renumber(sections: dict[str, Columns], names: tuple[str, ...], size: int, *
     place = np.zeros(size, np.uint32)
     place[entries] = np.arange(len(entries))
     for section, name in columns:
-        section[name] = place[section[name]]
+        section[name] = place.take(section[name])
     return entries

@@ -66,6 +66,7 @@ CHANGED: dict[str, type[np.unsignedinteger[Any]]] = {
 ATTRIBUTED: dict[str, type[np.unsignedinteger[Any]]] = {name: OPENED[name] for name in ("id", "pid", "local", "remote", "role")}
 CLOSED: dict[str, type[np.unsignedinteger[Any]]] = {name: OPENED[name] for name in ("id", "flags")}
 SECTIONS = {"opened": OPENED, "changed": CHANGED, "attributed": ATTRIBUTED, "closed": CLOSED}
+_KINDS = ("u1", "u1", "u2", "u4", "u4", "u8", "u8", "u8", "u8")  # by bytes of the largest value
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +115,16 @@ class Answer:
 
 def narrow(column: NDArray[Any]) -> list[Any]:
     """A column as [dtype, bytes, low]; see the head of this file."""
-    top, low = (int(column.max()), int(column.min())) if column.size else (0, 0)
-    kind, less = np.min_scalar_type(top), np.min_scalar_type(top - low)
-    if less.itemsize < kind.itemsize:
-        return [less.str.lstrip("<|"), (column - column.dtype.type(low)).astype(less.newbyteorder("<")).tobytes(), low]
-    return [kind.str.lstrip("<|"), np.ascontiguousarray(column, dtype=kind.newbyteorder("<")).tobytes(), 0]
+    top = int(np.maximum.reduce(column, initial=0))
+    kind = _kind(top)
+    if top > 0xFF and (less := _kind(top - (low := int(np.minimum.reduce(column))))) < kind:
+        return [less, (column - column.dtype.type(low)).astype(f"<{less}").tobytes(), low]
+    return [kind, column.astype(f"<{kind}").tobytes(), 0]
+
+
+def _kind(top: int) -> str:
+    """The smallest unsigned type that holds `top`."""
+    return _KINDS[(top.bit_length() + 7) // 8]
 
 
 def widen(packed: Any, dtype: type[np.unsignedinteger[Any]], what: str) -> NDArray[Any]:
