@@ -18,11 +18,14 @@ class Interrupted(Exception):
 class Ending:
     """Asked to end by a signal, or by the clock after `seconds` (None: never by the clock). Made in the main thread.
 
+    `notice`, while it is not empty, is what a signal writes to stderr, for times in which the end has to wait.
+
     The handler sets a flag and writes to a pipe: a threading.Event could be locked by the very code that the signal interrupts.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
         self.asked = False
+        self.notice = ""
         self._raises = False
         self.after(seconds)
         self._reading, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -52,6 +55,9 @@ class Ending:
             self._raises = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.notice and not self.asked:
+            with suppress(OSError):
+                os.write(2, f"rayscope: {self.notice}\n".encode())
         self.asked = True
         with suppress(BlockingIOError):
             os.write(self._writing, b"\0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from ipaddress import ip_network
 from typing import Any
 
 import click
@@ -41,14 +42,24 @@ def look(source: Reader, where: Filter, sort: str, limit: int | None, as_json: b
     shown = ROWS if limit is None else limit
     found = source.transactions(where, sort, shown + 1)
     print_table(COLUMNS, (show(one, time.time()) for one in found[:shown]))
+    if not found:
+        say("no transaction is known that fits" if where != Filter() else "no transaction is known yet")
     if len(found) > shown:
         say(f"the first {shown}, by {sort}; --limit shows more, --json all")
+
+
+def network(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """The address or network as it is given; a usage error for what is neither, before anything is asked."""
+    try:
+        return value if value is None else str(ip_network(value, strict=False))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither an address nor a network such as 10.0.0.0/8") from None
 
 
 @click.command()
 @click.option("--node", help="Only this node.")
 @click.option("--workload", metavar="TEXT", help="Only where the name of either end contains this, such as unit/ssh.")
-@click.option("--address", metavar="IP|CIDR", help="Only where either end is this address or in this network.")
+@click.option("--address", metavar="IP|CIDR", callback=network, help="Only where either end is this address or in this network.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Only where either end has this port.")
 @click.option("--protocol", type=click.Choice(["tcp", "udp"]), help="Only this protocol.")
 @click.option("--state", type=click.Choice(STATES), help="Only connections that are open, or closed.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -14,10 +16,15 @@ from rich.text import Text
 
 from actors.calls import Peer
 from actors.options import QUERY
-from cluster.cli.units import bytes_text
+from cluster.cli.flows import COLUMNS, show
+from cluster.cli.output import cell
 from cluster.core.query import Filter
 
-ROWS = 20
+ROWS = 50  # at most, however high the terminal is
+AROUND = 4  # lines that are not rows: the headline, the heading, and what a terminal needs below
+WIDE = 120  # columns of a terminal that holds a whole line
+NARROW = ("local", "remote", "sent", "received", "state")
+NUMBERS = ("sent", "received", "retransmits")
 
 
 def headline(status: dict[str, Any]) -> str:
@@ -30,13 +37,15 @@ def headline(status: dict[str, Any]) -> str:
     return ", ".join([*parts, f"committed {status['commit_age']:.0f} s ago"])
 
 
-def table(transactions: list[dict[str, Any]]) -> Table:
-    """Transactions for a person."""
-    made = Table("local", "remote", "source", "dest", "sent", "received", "retransmits", "state")
+def table(transactions: Iterable[dict[str, Any]], width: int, now: float) -> Table:
+    """Transactions for a person, a line each; names come from outside and are text, never markup or terminal commands."""
+    names = COLUMNS if width >= WIDE else NARROW
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        made.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True, overflow="ellipsis")
     for one in transactions:
-        ends = (f"{one['source']}:{one['sport']}", f"{one['dest']}:{one['dport']}")
-        sizes = (bytes_text(one["total_sent_bytes"]), bytes_text(one["total_recv_bytes"]), str(one["total_retransmits"]))
-        made.add_row(one["local"] or "?", one["remote"] or "?", *ends, *sizes, one["state"])
+        shown = dict(zip(COLUMNS, show(one, now), strict=True))
+        made.add_row(*(Text(cell(shown[name])) for name in names))
     return made
 
 
@@ -79,8 +88,9 @@ class LiveTable:
     def show(self, aggregator: Peer) -> None:
         """Ask and draw. Raises RayscopeError where the aggregator cannot be asked."""
         status = aggregator.call("status", group=QUERY)
-        busiest = aggregator.call("transactions", Filter(), "bytes", ROWS, group=QUERY)
-        self._live.update(Group(Text(headline(status)), table(busiest)))
+        size = self._live.console.size
+        busiest = aggregator.call("transactions", Filter(), "bytes", min(ROWS, max(1, size.height - AROUND)), group=QUERY)
+        self._live.update(Group(Text(headline(status)), table(busiest, size.width, time.time())))
 
     def say(self, text: str) -> None:
         """Draw what went wrong instead."""

@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+from cluster.cli.output import say
 from cluster.core.errors import TracerError
 
 START = 10.0  # s for a tracer to answer
@@ -29,6 +30,7 @@ class TracerProcess:
         self.path, self.log = path, log
         self._child: subprocess.Popen[bytes] | None = None
         self._ending = threading.Event()
+        self._starting = threading.Lock()  # none is started once the end has begun
 
     def __enter__(self) -> TracerProcess:
         """Start it and wait until it answers. Raises TracerError."""
@@ -47,10 +49,16 @@ class TracerProcess:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int:
+        """Of the one that was started last; 0 before the first."""
+        return self._child.pid if self._child is not None else 0
+
     def stop(self) -> None:
         """End it in order, or else by force."""
-        self._ending.set()
-        child = self._child
+        with self._starting:
+            self._ending.set()
+            child = self._child
         if child is None:
             return
         child.terminate()
@@ -69,7 +77,11 @@ class TracerProcess:
         while not self._ending.is_set():
             child = self._child
             if child is not None and child.poll() is not None:
-                self._start()
+                with self._starting:
+                    if self._ending.is_set():
+                        return
+                    self._start()
+                say(f"the tracer ended with code {child.returncode} and was started again; its log is {self.log}")
             self._ending.wait(0.5)
 
     def _last_words(self) -> str:

@@ -38,12 +38,16 @@ def run(settings: Settings, seconds: float | None, as_json: bool) -> None:
         raise RayscopeError(f"rayscope runs here already (pid {live['pid']}): ask it by `rayscope flows`, or end it first")
     say(f"starting on node {node}; store {store}")
     with ExitStack() as stack:
+        ending.notice = "it ends as soon as what is just starting can be ended in order"
         start_tracer(tracer_socket, runtime, settings, stack)
-        start_actors(node, tracer_socket, store, runtime, settings, stack)
+        if ending.asked or not start_actors(ending, node, tracer_socket, store, runtime, settings, stack):
+            return
         await_coverage(ending)
-        say(f"store {store}; everything runs, Ctrl-C ends it")
-        ending.after(seconds)
-        watch(ending, as_json)
+        ending.notice = ""
+        if not ending.asked:
+            say(f"store {store}; everything runs, Ctrl-C ends it")
+            ending.after(seconds)
+            watch(ending, as_json)
         say("ending: delivering and committing what is in flight")
 
 
@@ -67,14 +71,16 @@ def say_unseen(path: str) -> None:
             say(f"not seen: {one['what']} ({one['why']}); {one['remedy']}")
 
 
-def start_actors(node: str, tracer_socket: str, store: Path, runtime: Path, settings: Settings, stack: ExitStack) -> None:
-    """Ray, then our actors; both end with the stack where they are ours."""
+def start_actors(ending: Ending, node: str, tracer_socket: str, store: Path, runtime: Path, settings: Settings, stack: ExitStack) -> bool:
+    """Ray, then our actors; both end with the stack where they are ours. False where the end was asked for before the actors began."""
     say("joining Ray" if settings.ray.address else "starting Ray (about ten seconds)")
     logging.disable(logging.INFO)  # what Ray's client says of its start is said by us, for people
     from actors import session
 
     ray_session = session.start(node, settings.ray, runtime)
     stack.callback(session.leave)
+    if ending.asked:
+        return False
     from actors import deploy  # it imports Ray, whose environment is set by now
 
     if ray_session.dashboard:
@@ -86,6 +92,7 @@ def start_actors(node: str, tracer_socket: str, store: Path, runtime: Path, sett
         json.dumps({"address": ray_session.address, "namespace": settings.ray.namespace, "pid": os.getpid(), "store": str(store)})
     )
     stack.callback(live.unlink, missing_ok=True)
+    return True
 
 
 def await_coverage(ending: Ending) -> None:

@@ -128,7 +128,9 @@ def test_sigterm_as_soon_as_its_ray_is_there(home: Path, own: dict[str, object])
     up = Up(home, **own).start()
     wait_for(lambda: up.said("Ray dashboard"))
     up.process.terminate()
+    wait_for(lambda: up.said("it ends as soon as"))
     up.assert_ended(0)
+    assert "everything runs" not in up.errors
 
 
 def test_for_a_given_time_on_a_ray_that_runs(home: Path, joined: dict[str, object]) -> None:

@@ -124,3 +124,18 @@ def test_ages_as_people_read_them() -> None:
         "2h ago",
         "2d ago",
     ]
+
+
+def test_no_transaction_is_an_answer_too(store: Path) -> None:
+    assert store
+    assert "no transaction is known that fits" in run("flows", "--port", "1").stderr
+    assert json.loads(run("flows", "--json", "--port", "1").stdout) == []
+
+
+@pytest.mark.parametrize("address", ["nonsense", "10.0.0.0/33", "", "1.2.3"])
+def test_an_address_that_is_none_is_wrong_usage_before_anything_is_asked(store: Path, address: str) -> None:
+    assert store
+    result = run("flows", "--address", address)
+    assert result.exit_code == 2
+    assert "is neither an address nor a network such as 10.0.0.0/8" in result.stderr
+    assert "from the store" not in result.stderr
