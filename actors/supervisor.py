@@ -41,6 +41,7 @@ class Supervisor:
     def __init__(self, store_path: str, socket: str, settings: Settings) -> None:
         self._store_path, self._socket, self._settings = store_path, socket, settings
         self._lines: dict[str, Line] = {}  # node -> the line to its collector, with at most one question outstanding
+        self._made: set[str] = set()  # nodes whose collector this supervisor made: of one code, ours or a newer on the disk
         self._nodes: dict[str, str] = {}  # node -> "" or what is wrong with its collector
         self._stopping = threading.Event()
         self._metrics = Metrics("supervisor")
@@ -87,6 +88,7 @@ class Supervisor:
         for node, line in self._lines.items():
             if line.name not in existing:
                 ensure(NodeCollector, collector_options(node), COLLECTOR_GROUPS, (node, self._socket, self._settings))
+                self._made.add(node)
         answers = ask_all(self._lines, "status", group=QUERY, timeout=ANSWER)
         self._nodes = {node: self._problem(node, answer) for node, answer in answers.items()}
         self._metrics.gauge("nodes", len(self._nodes))
@@ -99,6 +101,12 @@ class Supervisor:
             return str(answer)
         self._warnings.over(f"collector of {node}")
         if answer["version"] != code_version():
-            end(collector_name(node))
-            return f"its code is {answer['version']}, ours {code_version()}: being replaced"
+            return self._replace(node, answer["version"])
         return "" if answer["tracer"]["state"] == "ok" else str(answer["tracer"]["message"])
+
+    def _replace(self, node: str, version: str) -> str:
+        """End a collector of other code, once: one that we made ourselves runs what is on the disk now, and would do so again."""
+        if node in self._made:
+            return f"its code is {version}, the supervisor's {code_version()}: the files changed since `up` began, start it again"
+        end(collector_name(node))
+        return f"its code is {version}, ours {code_version()}: being replaced"

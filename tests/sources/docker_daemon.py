@@ -101,6 +101,11 @@ class Dockerd:
     def pause(self, paused: bool) -> None:
         """Freeze the daemon itself, or let it go on."""
         self._process.send_signal(signal.SIGSTOP if paused else signal.SIGCONT)
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        deadline = time.monotonic() + 10
+        while paused and any(" T " not in (task / "stat").read_text() for task in tasks.iterdir()):
+            assert time.monotonic() < deadline, "dockerd does not stop"
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """End it, and leave nothing."""

@@ -34,13 +34,15 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth, int
     file, path = tmp / "r", str(tmp / "t.sock")
     with running(tmp / "tracer", "tracer", "--socket", path) as tracer:
         eventually(lambda: answers(path, tracer))
-        with running(tmp / "record", "record", str(file), "--socket", path, "--interval", "50ms") as recorder, Traffic(7) as traffic:
+        with running(tmp / "record", "record", str(file), "--socket", path, "--interval", "50ms") as recorder:
             recorder.said("recording")
-            eventually(lambda: len(traffic.truth.bytes) >= 200)
-            traffic.stop()
-            truth, port = traffic.truth, traffic.port
-            eventually(lambda: sent_of(tally(ReplaySource(file), count(file), port)) == true_sent(truth))
-            assert recorder.end() == 0
+            eventually(lambda: count(file) > 0)  # a tracer tells a client what closes after its first look
+            with Traffic(7) as traffic:
+                eventually(lambda: len(traffic.truth.bytes) >= 200)
+                traffic.stop()
+                truth, port = traffic.truth, traffic.port
+                eventually(lambda: sent_of(tally(ReplaySource(file), count(file), port)) == true_sent(truth))
+                assert recorder.end() == 0
     return file, truth, port
 
 
