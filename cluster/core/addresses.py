@@ -50,7 +50,7 @@ def _grouped(text: bytes) -> bytes | None:
 
 
 def _no_texts(count: int) -> NDArray[np.void]:
-    return np.full(8 * WORDS * count, 0xFF, np.uint8).view(TEXT)  # unlike any text, even the empty one
+    return np.full(8 * WORDS * count, 0xFF, np.uint8).view(TEXT)  # unlike any text
 
 
 def _places(words: Words) -> NDArray[np.intp]:
@@ -90,9 +90,11 @@ class Addresses(dict[str | bytes, int]):
         return number
 
     def of_words(self, words: Words, wanted: NDArray[np.bool_]) -> NDArray[np.uint32]:
-        """The numbers of many texts, in which few differ, as rows of eight words (`S64`): all but the first of each are found in a table
-        of recent ones. Those that are not wanted mean nothing and are not learned. One with a zone, which may hold any character, is
-        `BAD`, so what is not has nothing but digits, letters, colons and dots."""
+        """The numbers of many texts, in which few differ: rows of eight words that hold a text, a quote, which no text has, and zeros.
+
+        All but the first of each are found in a table of recent ones. Those that are not wanted mean nothing and are not learned. One
+        with a zone, which may hold any character, is `BAD`, so what is not has nothing but digits, letters, colons and dots.
+        """
         places = _places(words)
         numbers = self._recent.take(places)
         other = np.flatnonzero(wanted & ~self._same(numbers, words))
@@ -114,7 +116,7 @@ class Addresses(dict[str | bytes, int]):
         """The numbers of some texts, each asked for, and where they are to be found from now on."""
         texts = words.view(TEXT)[:, 0]
         listed = texts.view(f"S{8 * WORDS}").tolist()
-        numbers = np.array([BAD if b"%" in text else self[text] for text in listed], np.uint32)
+        numbers = np.array([BAD if b"%" in text else self[text[:-1]] for text in listed], np.uint32)
         good = numbers != BAD
         self._remember(numbers[good], texts[good], places[good])
         return numbers

@@ -4,7 +4,7 @@ A tracer's encoder writes every connection alike: the same fields in the same or
 apart into a *shape*, literal bytes and the values between them, and all others are read along it in numpy: compare eight bytes of each
 record, turn eight digits of each into a number. Nothing is assumed: a record that differs in any byte from the shape's literals, or has
 anything but digits where the shape has a number, does not match, and is left to others to read. Numbers of more than 19 digits or beyond
-their limit, texts of more than 64 bytes and texts with an escape or anything but ASCII do not match either.
+their limit, texts of more than 63 bytes and texts with an escape or anything but ASCII do not match either.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ U = np.uint64
 ZEROS, SIX, NIBBLES = _repeat(ord("0")), _repeat(0x06), _repeat(0xF0)
 _SHIFTS = np.array([64 - 8 * digits for digits in range(9)], np.uint64)  # what brings n digits to the word's end
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)  # what leaves the first n bytes
-_WINDOWS = np.array([[0xFF] * size + [0] * (WINDOW - size) for size in range(WINDOW + 1)], np.uint8).view(f"V{WINDOW}")[:, 0]  # likewise
+_TEXTS = np.array([[0xFF] * (size + 1) + [0] * (WINDOW - size - 1) for size in range(WINDOW)] + [[0] * WINDOW], np.uint8)
+_TEXT_MASKS = _TEXTS.view(f"V{WINDOW}")[:, 0]  # what leaves a text and its quote; nothing of one whose quote is not in sight
 _QUOTE, _BACKSLASH = np.uint8(ord('"')), np.uint8(ord("\\"))
 _NOTHING = np.zeros(0, np.uint8)
 POWERS = np.array([10**digits for digits in range(9)], np.uint64)
@@ -96,9 +97,9 @@ class Records:
     ) -> tuple[NDArray[np.bool_], dict[str, NDArray[Any]]]:
         """Read the records from `starts` to `ends` along a shape; which match, and their values (those of others mean nothing).
 
-        Numbers come in the smallest type for their limit. A text comes as what `number_of` makes of it: it is given texts as rows of eight
-        words, filled up with zeros, and which of them are worth a look; it must refuse those with escapes or control characters. A record
-        that begins so near the document's end that a step could lead beyond it does not match.
+        Numbers come in the smallest type for their limit. A text comes as what `number_of` makes of it: it is given texts, each with its
+        closing quote, as rows of eight words, filled up with zeros, and which of them are worth a look; it must refuse those with escapes
+        or control characters. A record that begins so near the document's end that a step could lead beyond it does not match.
         """
         inside = int(np.searchsorted(starts, self._size - WINDOW - sum(step.reach for step in steps)))
         matches = np.zeros(len(starts), np.bool_)
@@ -185,10 +186,10 @@ class Block:
         self._pass(digits)
 
     def text(self) -> Words:
-        """Pass texts up to their closing quote; returns them as rows of eight words, plain or not."""
+        """Pass texts up to their closing quote; returns them, with it, as rows of eight words, plain or not."""
         self._look(WINDOW)
         sizes = _first(self._seen == _QUOTE)
-        words = self._seen.view(np.uint64) & _WINDOWS[sizes].view(np.uint64)
+        words = self._seen.view(np.uint64) & _TEXT_MASKS[sizes].view(np.uint64)
         self._pass(sizes)
         return words.reshape(-1, WINDOW // 8)
 
