@@ -21,6 +21,10 @@ def _tuples(columns: Columns, which: Indices, *, exchanged: bool) -> tuple[Words
     return wide[near] << np.uint64(32) | wide[far], wide[near_port] << np.uint64(24) | wide[far_port] << np.uint64(8) | wide["protocol"]
 
 
+def _mixed(addresses: Words, ports: Words) -> Words:
+    return addresses * np.uint64(0x9E3779B97F4A7C15) ^ ports
+
+
 def _listed(addresses: Words, ports: Words, slots: Indices, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
     return zip(addresses[chosen].tolist(), ports[chosen].tolist(), slots[chosen].tolist(), strict=True)
 
@@ -32,7 +36,8 @@ def mirrored(columns: Columns, which: Indices, among: Indices) -> Indices:
     """
     wanted = _tuples(columns, which, exchanged=True)
     held = _tuples(columns, among, exchanged=False)
-    likely, hopeful = ((np.isin(a[0], b[0]) & np.isin(a[1], b[1])) for a, b in ((held, wanted), (wanted, held)))  # few stay on the node
+    likely = np.isin(_mixed(*held), _mixed(*wanted))  # few connections stay on the node
+    hopeful = np.isin(_mixed(*wanted), _mixed(*held)[likely])
     rows: dict[tuple[int, int], list[int]] = {}
     for addresses, ports, slot in _listed(*held, among, likely):
         rows.setdefault((addresses, ports), []).append(slot)
