@@ -23,7 +23,7 @@ test: install
 	@exec $(BIN)/python -m pytest
 
 install:
-	@if [ "$$(cat $(STAMP) 2>&1)" = "$(WANTED)" ] && $(BIN)/python -c '' 2>/dev/null; then :; else $(MAKE) --no-print-directory setup; fi
+	@if [ "$$(cat $(STAMP) 2>&1)" = "$(WANTED)" ] && $(BIN)/python -c '' 2>/dev/null; then echo "make: $(VENV) holds what requirements.lock names" >&2; else $(MAKE) --no-print-directory setup; fi
 
 # A set-up that was cut short has no stamp: the next one begins anew, since a package may be there in part.
 setup:

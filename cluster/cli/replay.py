@@ -69,7 +69,8 @@ def command(load: SettingsLoader, file: Path, speed: float | None, loop: bool, a
     """Serve the recording FILE on a unix socket as a tracer would, until Ctrl-C.
 
     Every reply is given once to each client, in order, and none is passed over: a recording gives the same totals every time. Between two
-    replies and after the last one, the last is repeated without its closed connections, so the connections still open stay open.
+    replies and after the last one, the last is repeated without its closed connections, so the connections still open stay open. A rayscope
+    that is started again is the same client and goes on where it was: to see all of it again, start the replay again too.
     """
     settings = load().settings
     with Recording(file, settings.tracer.reply_limit) as recording, ReplayServer(socket_path(settings), recording, speed, loop) as server:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import click
 
 from cluster.cli.options import SettingsLoader, json_option
-from cluster.cli.output import print_json, print_table, say
+from cluster.cli.output import print_json, print_table, printable, say
 from cluster.cli.reading import reader
 from cluster.cli.units import age_text
 
@@ -25,6 +26,21 @@ def uncovered_text(node: str, start: float, end: float, reason: str) -> str:
     """An interval in which nobody looked, in the reader's own time."""
     first, last = (datetime.fromtimestamp(moment).isoformat(" ", "seconds") for moment in (start, end))
     return f"{node} was not covered from {first} to {last}: {reason}"
+
+
+def remarks(status: dict[str, Any]) -> Iterator[str]:
+    """What a person should know beyond the counts: why a node is not read, what was refused, when nobody looked, a store that is stuck."""
+    for node, problem in status.get("supervisor", {}).get("nodes", {}).items():
+        if problem:
+            yield f"{node}: {problem}"
+    for node in status["nodes"]:
+        refused = node["status"].get("refused") or {}
+        if refused:
+            yield f"{node['node']} refused: " + ", ".join(f"{reason} {count:,}" for reason, count in refused.items())
+    for interval in status["uncovered"]:
+        yield uncovered_text(*interval)
+    if status.get("store_error"):
+        yield f"the store does not take commits: {status['store_error']}"
 
 
 @click.command()
@@ -44,7 +60,5 @@ def command(load: SettingsLoader, as_json: bool) -> None:
     print_table(("node", "state", "seen", "connections", "polls", "missed"), map(node_line, status["nodes"]))
     click.echo()
     print_table(("what", "count"), [(name, status[name]) for name in TOTALS])
-    for interval in status["uncovered"]:
-        click.echo(uncovered_text(*interval))
-    if status.get("store_error"):
-        click.echo(f"the store does not take commits: {status['store_error']}")
+    for remark in remarks(status):
+        click.echo(printable(remark))

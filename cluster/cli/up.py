@@ -98,7 +98,7 @@ def start_actors(ending: Ending, node: str, tracer_socket: str, store: Path, run
 def await_coverage(ending: Ending) -> None:
     """Wait for the first poll: what opens and closes from then on is counted. Where it does not come, say so and go on."""
     from actors.calls import Peer
-    from actors.options import AGGREGATOR, QUERY
+    from actors.options import AGGREGATOR, QUERY, SUPERVISOR
 
     aggregator = Peer(AGGREGATOR)
     deadline = time.monotonic() + COVERAGE
@@ -107,7 +107,10 @@ def await_coverage(ending: Ending) -> None:
             if aggregator.call("status", group=QUERY)["nodes_covered"]:
                 return
     if not ending.asked:
-        say(f"no tracer was read within {COVERAGE:g} s; it is tried again and again: `rayscope status` says why")
+        say(f"no tracer was read within {COVERAGE:g} s; it is tried again and again, `rayscope status` says how it stands")
+        with suppress(ActorUnavailable):
+            for problem in filter(None, Peer(SUPERVISOR).call("status", group=QUERY)["nodes"].values()):
+                say(problem)
 
 
 def watch(ending: Ending, as_json: bool) -> None:

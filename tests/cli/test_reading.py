@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cluster.cli.main import main
+from cluster.cli.status import remarks
 from cluster.cli.units import age_text, bytes_text
 from cluster.core.checkpoint import NodeState
 from cluster.core.records import Flag
@@ -139,3 +140,14 @@ def test_an_address_that_is_none_is_wrong_usage_before_anything_is_asked(store: 
     assert result.exit_code == 2
     assert "is neither an address nor a network such as 10.0.0.0/8" in result.stderr
     assert "from the store" not in result.stderr
+
+
+def test_status_tells_a_person_what_stands_in_the_way() -> None:
+    nodes = [{"node": "one", "status": {"refused": {"pid": 1_800, "source": 2}}}, {"node": "two", "status": {}}]
+    supervisor = {"nodes": {"one": "", "two": "/run/t.sock: no such socket"}}
+    said = {"nodes": nodes, "supervisor": supervisor, "uncovered": [], "store_error": "the disk is full"}
+    assert list(remarks(said)) == [
+        "two: /run/t.sock: no such socket",
+        "one refused: pid 1,800, source 2",
+        "the store does not take commits: the disk is full",
+    ]
