@@ -12,6 +12,9 @@ SAY := @printf 'make: %s\n' >&2
 PLACE := $(firstword $(shell pwd | cksum))
 WANTED := $(PLACE) $(shell cat requirements.lock pyproject.toml | cksum)
 
+# Said where the set-up alone is asked for; the other targets say what they do themselves.
+UP_TO_DATE := $(if $(filter install,$(MAKECMDGOALS)),echo "make: $(VENV) holds what requirements.lock names" >&2,:)
+
 .PHONY: run test install setup lint types layers lock clean
 
 run: install
@@ -23,7 +26,7 @@ test: install
 	@exec $(BIN)/python -m pytest
 
 install:
-	@if [ "$$(cat $(STAMP) 2>&1)" = "$(WANTED)" ] && $(BIN)/python -c '' 2>/dev/null; then echo "make: $(VENV) holds what requirements.lock names" >&2; else $(MAKE) --no-print-directory setup; fi
+	@if [ "$$(cat $(STAMP) 2>&1)" = "$(WANTED)" ] && $(BIN)/python -c '' 2>/dev/null; then $(UP_TO_DATE); else $(MAKE) --no-print-directory setup; fi
 
 # A set-up that was cut short has no stamp: the next one begins anew, since a package may be there in part.
 setup:
