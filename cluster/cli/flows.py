@@ -16,6 +16,7 @@ from cluster.cli.units import age_text, bytes_text
 from cluster.core.filters import STATES, Filter
 from cluster.core.query import SORTS
 
+SHORTEST = 0.2  # s between two looks
 ROWS = 50  # in a table, where no limit is given
 COLUMNS = ("local", "remote", "source", "dest", "proto", "sent", "received", "retransmits", "state", "seen")
 
@@ -86,4 +87,4 @@ def command(
         look(source, where, sort, limit, as_json)
         if watch is None:
             return
-        time.sleep(watch)
+        time.sleep(max(watch, SHORTEST))

@@ -17,6 +17,7 @@ from cluster.cli.options import SettingsLoader
 from cluster.core.errors import TracerError
 
 EVENT_BUFFER = 32 << 20
+PR_SET_PDEATHSIG = 1
 
 
 @click.command("tracer")
@@ -31,8 +32,9 @@ EVENT_BUFFER = 32 << 20
     metavar="BYTES",
     help="Room for the closes of each network namespace that have not been read yet.",
 )
+@click.option("--with-parent", is_flag=True, help="End when the process that started it ends, however that ends.")
 @click.pass_obj
-def command(load: SettingsLoader, path: Path | None, group: str | None, proc: str, event_buffer: int) -> None:
+def command(load: SettingsLoader, path: Path | None, group: str | None, proc: str, event_buffer: int, with_parent: bool) -> None:
     """Serve this machine's connections on a unix socket, as DataDog's network-tracer does, until SIGTERM or Ctrl-C.
 
     Run it as root: without, it sees its own network namespace and the owners of your own processes' sockets only. /status says what is
@@ -40,6 +42,8 @@ def command(load: SettingsLoader, path: Path | None, group: str | None, proc: st
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    if with_parent:
+        end_with_parent()
     serve(path or configured(load), group_id(group) if group else None, proc, event_buffer)
 
 
@@ -79,6 +83,15 @@ def group_id(name: str) -> int:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise TracerError(f"--group {name}: there is no such group; getent group lists them") from None
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the parent's thread that started this process ends (prctl(2), PR_SET_PDEATHSIG)."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() == 1:  # it ended before
+        sys.exit(0)
 
 
 def stop(_number: int, _frame: FrameType | None) -> None:

@@ -70,7 +70,7 @@ class TracerProcess:
 
     def _start(self) -> None:
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "cluster", "tracer", "--socket", self.path]
+            command = [sys.executable, "-m", "cluster", "tracer", "--with-parent", "--socket", self.path]
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     def _keep(self) -> None:

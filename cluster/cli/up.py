@@ -20,6 +20,7 @@ from cluster.cli.reading import running
 from cluster.cli.tracer_process import TracerProcess, answers
 from cluster.core.errors import ActorUnavailable, RayscopeError, SourceError
 from cluster.sources.unix_http import get
+from cluster.stores.sqlite import SqliteStore
 from configs import paths
 from configs.settings import Settings
 
@@ -37,6 +38,8 @@ def run(settings: Settings, seconds: float | None, as_json: bool) -> None:
     if live := running(runtime):
         raise RayscopeError(f"rayscope runs here already (pid {live['pid']}): ask it by `rayscope flows`, or end it first")
     say(f"starting on node {node}; store {store}")
+    if not settings.ray.address:
+        SqliteStore(store).check()  # before Ray takes its time; on a shared Ray our own writer may have it open
     with ExitStack() as stack:
         ending.notice = "it ends as soon as what is just starting can be ended in order"
         start_tracer(tracer_socket, runtime, settings, stack)

@@ -128,7 +128,8 @@ def read_to_end(stream: Stream, body: bytearray, limit: int) -> None:
 def too_large(stream: Stream, limit: int) -> SourceMalformed:
     """The error for a reply beyond its limit."""
     return SourceMalformed(
-        f"{stream.path}: the reply is larger than {limit} bytes, the most that is read of one; raise its limit if it is meant"
+        f"{stream.path}: the reply is larger than {limit} bytes, the most that is read of one; "
+        "raise its limit if it is meant (of a tracer: tracer.reply_limit)"
     )
 
 

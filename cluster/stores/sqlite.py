@@ -56,6 +56,13 @@ class SqliteStore:
                 self._release()
                 raise
 
+    def check(self) -> None:
+        """Open the store and let go of it again, its fence left alone. Raises StoreError as `open` does."""
+        with self._calls, told(self.path):
+            if self._database is None:
+                self._database = self._connect()
+                self._release()
+
     def commit(self, commit: Commit) -> None:
         """Apply one commit in one transaction; one that is applied already changes nothing. Raises FencedError, StoreError.
 

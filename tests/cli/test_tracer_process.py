@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,3 +43,22 @@ def test_one_that_dies_as_the_end_begins_stays_dead() -> None:
         with pytest.raises(ProcessLookupError):
             os.kill(last, 0)
         assert not answers(path)
+
+
+def test_it_ends_with_the_process_that_started_it() -> None:
+    with tempfile.TemporaryDirectory(prefix="rt-") as folder:
+        path = f"{folder}/t.sock"
+        starting = f"""
+import sys, time
+from pathlib import Path
+from cluster.cli.tracer_process import TracerProcess
+with TracerProcess({path!r}, Path({folder!r}, "log")) as tracer:
+    print(tracer.pid, flush=True)
+    time.sleep(60)
+"""
+        with subprocess.Popen([sys.executable, "-c", starting], stdout=subprocess.PIPE) as parent:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            parent.kill()
+        wait_for(lambda: not answers(path))
+        wait_for(lambda: not Path(f"/proc/{pid}/exe").exists())

@@ -200,3 +200,15 @@ def test_a_commit_that_cannot_be_stored_leaves_nothing(tmp_path: Path) -> None:
     store.commit(commit(1, fence, record(3)))
     assert set(records_of(read_only(path).rows)) == {3}
     store.close()
+
+
+def test_a_check_says_what_open_would_and_leaves_the_fence(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.db"
+    SqliteStore(path).check()
+    store = SqliteStore(path)
+    assert store.open().fence == 1
+    with pytest.raises(StoreBusy):
+        SqliteStore(path).check()
+    store.close()
+    SqliteStore(path).check()
+    assert SqliteStore(path).open().fence == 2
