@@ -12,6 +12,7 @@ from cluster.core.records import Flag, Role
 from cluster.core.sequence import GIVEN, Batch, Before
 from cluster.core.state import Node, State
 
+LATER = Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT  # the flags that may become others while a row is open
 MINUS_ONE = np.uint64(2**64 - 1)  # u64 arithmetic is modulo 2^64
 
 
@@ -108,16 +109,19 @@ def keep_exported(state: State, block: Block, slots: Slots, cells: Slots, recv: 
 
 
 def attribute(state: State, node: Node, batch: Batch, at: float) -> None:
-    """Owners that became known, or changed. What is not known now does not undo what was."""
+    """Owners and flags that became known, or changed. What is not known now does not undo what was, but of a fold row: that says only what
+    is true of all that it sums."""
     given, block = batch.attributed, node.block
     held = block.marks[given["id"]] & USED > 0 if len(given["id"]) else np.zeros(0, np.bool_)
     slots = given["id"][held].astype(np.intp)
     if not len(slots):
         return
-    texts = state.texts.numbers(batch.texts)
+    texts, flags = state.texts.numbers(batch.texts), block.columns["flags"][slots]
     for name in ("pid", "local", "remote", "role"):
         value = texts[given[name][held]] if name in ("local", "remote") else given[name][held]
-        block.columns[name][slots] = np.where(value != 0, value, block.columns[name][slots])
+        said = (value != 0) | (flags & Flag.FOLDED > 0)
+        block.columns[name][slots] = np.where(said, value, block.columns[name][slots])
+    block.set_flags(slots, flags & np.uint8(~LATER & 0xFF) | given["flags"][held] & np.uint8(LATER))
     block.mark(slots, DESCRIBED)
     place(state, node, block, slots, at)
 

@@ -54,11 +54,13 @@ class Collector:
         self.node = node
         self.stream = stream
         self.limits = limits or CollectorLimits()
+        self._life = stream + 1  # never 0; the stream may become another one
         self.greeted = False
         self.superseded = False
         self.incarnation = 0
         self._aggregator = 0
         self._refusals = 0  # in a row
+        self._owes_all = False  # a stream is begun, and what it says first waits for the answer to its hello
         self._applied = ("", 0)  # closes that the aggregate had before this collector began
         self._instance: str | None = None  # the tracer's, at the last good poll
         self._instances = 0
@@ -85,6 +87,8 @@ class Collector:
         self.greeted = True
         if self._instance is None:
             self._applied = answer.closed_through
+        if self._owes_all:
+            self._say_all(answer.closed_through)
         if not self._outbox.go_to(answer.expect):
             self._begin_stream()
 
@@ -136,9 +140,9 @@ class Collector:
     # What the tracer and the other sources say
 
     def wants_poll(self) -> bool:
-        """Whether to ask the tracer now. False before the first hello is answered, and under back-pressure, where each call counts as one
+        """Whether to ask the tracer now. False before a stream's hello is answered, and under back-pressure, where each call counts as one
         skipped poll: what is read later is cumulative."""
-        if self.superseded or self.incarnation == 0:
+        if self.superseded or self.incarnation == 0 or self._owes_all:
             return False
         if self._outbox.kept_bytes > self.limits.kept_bytes:
             self._status.count("backpressure")
@@ -196,11 +200,11 @@ class Collector:
         known = matched.slots >= 0
         seen, at_slots = diff.select(matched.rows, known), matched.slots[known]
         repidded = attribution.late_pids(slots, seen, at_slots)
-        changed = diff.update(slots, seen, at_slots, self._instances)
+        changed, reflagged = diff.update(slots, seen, at_slots, self._instances)
         listeners = Listeners(reply.listeners, self._addresses)
         fresh = diff.select(matched.rows, ~known)
         attribution.local_end(fresh, listeners, self._texts, workload_of)
-        opened, moved, ended = self._open(fresh, matched.identities[:, ~known])
+        opened, moved, disowned, ended = self._open(fresh, matched.identities[:, ~known])
         ended = np.concatenate([at_slots[(seen["flags"] & Flag.CLOSED) != 0], ended])
         touched = np.concatenate([at_slots, opened])
         if dump or not reply.tells_closes:
@@ -208,7 +212,7 @@ class Collector:
             ended = np.concatenate([ended, diff.absent(slots, touched, at, limit)])
         learned = attribution.resolve(slots, opened, listeners, self._texts, workload_of, len(self._addresses.numbers))
         diff.end(slots, ended)
-        learned = diff.union(np.concatenate([repidded, learned]), opened, slots.top)
+        learned = diff.union(np.concatenate([repidded, reflagged, disowned, learned]), opened, slots.top)
         return Said(opened, np.concatenate([changed, moved]), learned, ended)
 
     def _unsaid(self, rows: Columns) -> Columns:
@@ -217,8 +221,9 @@ class Collector:
         self._close_id = max(self._close_id, int(rows["close_id"].max(initial=0)))
         return diff.select(rows, ~said) if said.any() else rows
 
-    def _open(self, rows: Columns, identities: NDArray[np.uint64]) -> tuple[Indices, Indices, Indices]:
-        """Slots for new rows; beyond the limit those that are closed already are folded. Returns opened, moved and ended slots."""
+    def _open(self, rows: Columns, identities: NDArray[np.uint64]) -> tuple[Indices, Indices, Indices, Indices]:
+        """Slots for new rows; beyond the limit those that are closed already are folded. Returns opened slots, those of fold rows that
+        moved and that lost their owner, and ended ones."""
         rows["recv"] = diff.held_back(rows, rows["recv"] - np.uint64(1))
         rows["instance"] = np.full(identities.shape[1], self._instances, np.uint32)
         closed = (rows["flags"] & Flag.CLOSED) != 0
@@ -230,12 +235,15 @@ class Collector:
         opened = self._slots.add(diff.select(rows, ~excess), identities[:, ~excess])
         ended = opened[closed[~excess]]
         if not excess.any():
-            return opened, diff.NONE, ended
+            return opened, diff.NONE, diff.NONE, ended
         self._status.count("folded", int(excess.sum()))
-        folds, moved = fold(self._slots, diff.select(rows, excess), self.limits.rows, self._addresses.number_of(bytes(16)))
-        return np.concatenate([opened, folds]), moved, ended
+        nowhere = self._addresses.number_of(bytes(16))
+        folds, moved, disowned = fold(self._slots, diff.select(rows, excess), self.limits.rows, nowhere, self._life)
+        return np.concatenate([opened, folds]), moved, disowned, ended
 
     def _queue(self, said: Said) -> None:
+        if self._owes_all:  # a poll that was under way: what it changed will be said with all else
+            return
         self._status.said(self._at)
         final = Final(self._at, self.status(), (self._instance or "", self._close_id))
         sections = said.sections(self._slots)
@@ -247,13 +255,23 @@ class Collector:
         self.stream = (self.stream + 1) % STREAMS
         self.greeted = False
         self._outbox = Outbox()
+        self._owes_all = self._instance is not None
         self._status.count("streams_begun")
         self._status.note("the aggregator's store is older than what this collector kept: all rows are said again in a new stream")
+
+    def _say_all(self, closed_through: tuple[str, int]) -> None:
+        """The first sequence of another stream, less the closes that the aggregate has: it may have summed those rows already."""
+        slots, self._owes_all = self._slots, False
+        ended = np.flatnonzero(slots["state"] == ENDED)
+        instance, close_id = closed_through
+        if instance == self._instance:
+            earlier = slots["instance"][ended] < self._instances  # whose closes were said before any of this instance, or with its first
+            told = (slots["close_id"][ended] != 0) & (slots["close_id"][ended] <= close_id)
+            slots.free(ended[earlier | told])
         self._forget_unused(dense=True)
-        if self._instance is not None:
-            self._metadata.again()
-            held = np.flatnonzero(self._slots["state"] != FREE)
-            self._queue(Said(held, diff.NONE, diff.NONE, np.flatnonzero(self._slots["state"] == ENDED)))
+        self._metadata.again()
+        held = np.flatnonzero(slots["state"] != FREE)
+        self._queue(Said(held, diff.NONE, diff.NONE, np.flatnonzero(slots["state"] == ENDED)))
 
     def _forget_unused(self, *, dense: bool = False) -> None:
         """Forget the addresses and texts that no row has any more; `dense`: give the rows the lowest slots, too."""

@@ -79,8 +79,9 @@ def _weights_at(rows: Columns, index: int) -> int:
     return int(rows["sent"][index]) + int(rows["recv"][index])
 
 
-def update(slots: Slots, rows: Columns, at: Indices, instance: int) -> Indices:
-    """Write the rows into the slots that hold them already; returns the slots whose counters or generation moved.
+def update(slots: Slots, rows: Columns, at: Indices, instance: int) -> tuple[Indices, Indices]:
+    """Write the rows into the slots that hold them already; returns the slots whose counters or generation moved, and those of open rows
+    whose flags did.
 
     A decrease of any counter, or for a row without a cookie another tracer instance, begins a new generation.
     """
@@ -97,11 +98,11 @@ def update(slots: Slots, rows: Columns, at: Indices, instance: int) -> Indices:
     columns["generation"][at] += fell
     columns["instance"][at] = instance
     columns["absent_since"][at] = np.nan
-    for name in (*COUNTERS, "last_update", "direction"):
+    for name in (*COUNTERS, "last_update", "direction", "close_id"):
         columns[name][at] = rows[name]
+    reflagged = (rows["flags"] != columns["flags"][at]) & ((rows["flags"] & np.uint8(Flag.CLOSED)) == 0)
     columns["flags"][at] = rows["flags"] & ~np.uint8(Flag.CLOSED)
-    changed: Indices = at[moved | fell]
-    return changed
+    return at[moved | fell], at[reflagged]
 
 
 def held_back(rows: Columns, before: NDArray[np.uint64]) -> NDArray[np.uint64]:

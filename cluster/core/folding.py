@@ -15,12 +15,14 @@ Columns = dict[str, NDArray[Any]]
 CROWDED = 2  # times the limit of rows: beyond, even fold rows are too many, and what is new goes to one per protocol
 
 
-def fold(slots: Slots, rows: Columns, limit: int, nowhere: int) -> tuple[Indices, Indices]:
-    """Add closed rows that hold no slot to their fold rows; returns the fold rows that are new and those that moved.
+def fold(slots: Slots, rows: Columns, limit: int, nowhere: int, life: int) -> tuple[Indices, Indices, Indices]:
+    """Add closed rows that hold no slot to their fold rows; returns the fold rows that are new, those that moved, and those that have no
+    owner or role any more.
 
-    `nowhere` is the number of the address `::`, both ends of a last fold row.
+    `nowhere` is the number of the address `::`, both ends of a last fold row. `life`, not 0, is the cookie of fold rows: sums of two
+    collectors are two rows, and those of one go on whatever stream they are said in.
     """
-    keyed = _keyed(rows)
+    keyed = _keyed(rows, life)
     words = identity(keyed)
     if len(slots) > CROWDED * limit:
         lost = slots.find(words) < 0
@@ -40,16 +42,16 @@ def fold(slots: Slots, rows: Columns, limit: int, nowhere: int) -> tuple[Indices
     zero = {name: np.zeros(len(new), np.uint64) for name in ("sent", "recv", "retransmits", "last_update")}
     opened = slots.add({**{name: column[new] for name, column in keyed.items()}, **zero}, words[:, new])
     at = slots.find(words)
-    _add(slots, keyed, at)
-    return opened, np.setdiff1d(at, opened)
+    disowned = _add(slots, keyed, at)
+    return opened, np.setdiff1d(at, opened), disowned
 
 
-def _keyed(rows: Columns) -> Columns:
+def _keyed(rows: Columns, life: int) -> Columns:
     serves = rows["role"] == Role.SERVER
     zero = np.zeros_like(rows["pid"])
     return {
         **rows,
-        "cookie": zero.astype(np.uint64),
+        "cookie": np.full(len(zero), life, np.uint64),
         "pid": zero,
         "sport": np.where(serves, rows["sport"], np.uint16(0)),
         "dport": np.where(serves, np.uint16(0), rows["dport"]),
@@ -57,11 +59,15 @@ def _keyed(rows: Columns) -> Columns:
     }
 
 
-def _add(slots: Slots, rows: Columns, at: Indices) -> None:
+def _add(slots: Slots, rows: Columns, at: Indices) -> Indices:
     columns = slots.columns
     for name, limit in (("sent", 2**64 - 1), ("recv", 2**64 - 1), ("retransmits", 2**32 - 1)):
         for slot, more in zip(at.tolist(), rows[name].tolist(), strict=True):  # a sum stops at its limit: a fall would be a new generation
             columns[name][slot] = min(int(columns[name][slot]) + more, limit)
     np.maximum.at(columns["last_update"], at, rows["last_update"])
+    disowned = np.zeros(len(at), np.bool_)
     for name in ("local", "role"):  # a fold row says only what is true of all that it sums
-        columns[name][at[columns[name][at] != rows[name]]] = 0
+        differs = (columns[name][at] != 0) & (columns[name][at] != rows[name])
+        columns[name][at[differs]] = 0
+        disowned |= differs
+    return at[disowned]

@@ -83,7 +83,6 @@ def _continue(old: Block, kept: NDArray[np.intp], rows: Columns, *, another: boo
     was = old.take(kept)
     corrected = (rows["cookie"] != 0) & (was["recv"] - rows["recv"] == 1)  # an inexact count
     ended = np.logical_or.reduce([(rows[name] < was[name]) & ~(corrected & (name == "recv")) for name in COUNTED])
-    ended |= (rows["flags"] & Flag.FOLDED) != 0
     if another:
         ended |= rows["cookie"] == 0
     goes_on = dict(rows)
@@ -92,7 +91,7 @@ def _continue(old: Block, kept: NDArray[np.intp], rows: Columns, *, another: boo
     for name in ("uid", "cell", "first_seen"):
         goes_on[name] = was[name]
     for name in ("pid", "local", "remote", "role"):
-        goes_on[name] = np.where(rows[name] != 0, rows[name], was[name])
+        goes_on[name] = np.where((rows[name] != 0) | (rows["flags"] & Flag.FOLDED > 0), rows[name], was[name])
     goes_on["flags"] = rows["flags"] | was["flags"] & np.uint8(Flag.SETTLED)
     return goes_on
 

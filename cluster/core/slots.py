@@ -18,6 +18,7 @@ HELD: dict[str, type[np.generic]] = {
     **{name: kind for name, kind in OPENED.items() if name != "id"},
     "state": np.uint8,
     "instance": np.uint32,  # which tracer instance its counters are of
+    "close_id": np.uint64,  # under which that told its close; 0 where it did not
     "tries": np.uint8,  # how often its owner was asked for
     "absent_since": np.float64,  # s since 1970 of the first reply that lacked it; nan while it is there
 }

@@ -11,7 +11,7 @@ Sections of a body, each absent when empty (shapes: n rows, unsigned integers un
     texts       list[str]: the workload names that this part's rows index; index 0 is always "" (not known)
     opened      columns OPENED: the full record, once
     changed     columns CHANGED: raw counters of rows whose counters moved
-    attributed  columns ATTRIBUTED: rows whose owner became known, or changed, after they were opened
+    attributed  columns ATTRIBUTED: rows whose owner or flags became known, or changed, after they were opened
     closed      columns CLOSED: rows that ended (their last counters are in `opened` or `changed` of the same sequence, if they moved)
     metadata    list of [source, address, uid, record or None]: parts of metadata records; None removes one
     final       only in the last part: {at: float, s since 1970; status: map; closed_through: [instance, close id]; offset: float, s}
@@ -48,7 +48,7 @@ OPENED: dict[str, type[np.unsignedinteger[Any]]] = {
     "protocol": np.uint8,  # Protocol
     "pid": np.uint32,
     "net_ns": np.uint32,
-    "cookie": np.uint64,
+    "cookie": np.uint64,  # of a fold row: which collector sums it, so that its successor begins another
     "direction": np.uint8,  # Direction
     "flags": np.uint8,  # CLOSED | BYTES_UNKNOWN | RECV_INEXACT | FOLDED
     "sent": np.uint64,  # monotonic_sent_bytes, raw
@@ -63,7 +63,7 @@ OPENED: dict[str, type[np.unsignedinteger[Any]]] = {
 CHANGED: dict[str, type[np.unsignedinteger[Any]]] = {
     name: OPENED[name] for name in ("id", "sent", "recv", "retransmits", "generation", "last_update")
 }
-ATTRIBUTED: dict[str, type[np.unsignedinteger[Any]]] = {name: OPENED[name] for name in ("id", "pid", "local", "remote", "role")}
+ATTRIBUTED: dict[str, type[np.unsignedinteger[Any]]] = {name: OPENED[name] for name in ("id", "pid", "local", "remote", "role", "flags")}
 CLOSED: dict[str, type[np.unsignedinteger[Any]]] = {name: OPENED[name] for name in ("id", "flags")}
 SECTIONS = {"opened": OPENED, "changed": CHANGED, "attributed": ATTRIBUTED, "closed": CLOSED}
 _KINDS = ("u1", "u1", "u2", "u4", "u4", "u8", "u8", "u8", "u8")  # by bytes of the largest value

@@ -18,7 +18,7 @@ from cluster.core.wire import Final
 from tests.core.books import check_edges, check_slots
 from tests.core.stream import AT, Talk, opened
 
-CLOSED, FOLDED = int(Flag.CLOSED), int(Flag.FOLDED)
+CLOSED, FOLDED, UNKNOWN = int(Flag.CLOSED), int(Flag.FOLDED), int(Flag.BYTES_UNKNOWN)
 
 
 def rows(talk: Talk) -> dict[int, dict[str, Any]]:
@@ -57,6 +57,28 @@ def test_rows_may_be_opened_changed_attributed_and_closed_in_one_sequence() -> N
     )
     row = rows(talk)[40_000]
     assert (row["total_sent_bytes"], row["local"], row["pid"], row["state"]) == (9, "container/web", 5, "closed")
+
+
+def test_flags_become_others_while_a_row_is_open() -> None:
+    talk = Talk()
+    talk.greet()
+    talk.ok(0, opened=[opened(0, flags=UNKNOWN), opened(1)])
+    assert rows(talk)[40_000]["total_sent_bytes"] is None
+    talk.ok(1, changed=[{"id": 0, "sent": 9}], attributed=[{"id": 0}, {"id": 1, "flags": int(Flag.RECV_INEXACT)}])
+    assert rows(talk)[40_000]["total_sent_bytes"] == 9
+    assert not rows(talk)[40_001]["recv_exact"]
+    talk.ok(2, closed=[{"id": 0, "flags": CLOSED}])
+    talk.ok(3, attributed=[{"id": 0, "flags": UNKNOWN}, {"id": 1, "flags": CLOSED | FOLDED}])
+    assert [rows(talk)[port]["state"] for port in (40_000, 40_001)] == ["closed", "open"], "an owner opens and closes nothing"
+
+
+def test_a_fold_row_that_has_no_single_owner_any_more_loses_the_one_it_had() -> None:
+    talk = Talk()
+    talk.greet()
+    talk.ok(0, opened=[opened(0, sent=10, remote=2, flags=FOLDED)])
+    talk.ok(1, changed=[{"id": 0, "sent": 15}], attributed=[{"id": 0, "flags": FOLDED, "role": 1, "remote": 2}])
+    assert view(talk, "process/curl", "container/web")["sent"] == 0
+    assert view(talk, "unattributed", "container/web")["sent"] == 15
 
 
 def test_a_slot_is_used_again_and_its_row_stays_in_the_store() -> None:
@@ -172,7 +194,8 @@ def test_a_row_with_a_cookie_goes_on_under_its_new_slot() -> None:
         (opened(0, sent=10, cookie=0), opened(0, sent=40, cookie=0), "t", 40),
         (opened(0, sent=10, cookie=0), opened(0, sent=40, cookie=0), "other", 50),
         (opened(0, sent=10, cookie=0), opened(0, sent=40, cookie=0, pid=8), "t", 50),  # another process: another row
-        (opened(0, sent=10, cookie=0, pid=0, flags=FOLDED), opened(0, sent=40, cookie=0, pid=0, flags=FOLDED), "t", 50),
+        (opened(0, sent=10, pid=0, flags=FOLDED), opened(0, sent=40, pid=0, flags=FOLDED), "t", 40),  # the same collector
+        (opened(0, sent=10, pid=0, flags=FOLDED), opened(0, sent=40, pid=0, flags=FOLDED, cookie=9), "t", 50),  # its successor
         (opened(0, sent=10, flags=CLOSED), opened(0, sent=10, flags=CLOSED), "t", 10),  # a closed one that is told again
         (opened(0, sent=10, cookie=0, flags=CLOSED), opened(0, sent=40, cookie=0), "t", 50),  # a tuple that lives again
     ],

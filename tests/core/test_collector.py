@@ -47,6 +47,15 @@ def ours(**fields: Any) -> dict[str, Any]:
     return record(**{"type": 0, "cookie": 5, "state": "open", **fields})
 
 
+def test_bytes_that_become_known_are_known_at_once() -> None:
+    scene = Scene()
+    scene.poll(ours(type=1, bytes="unknown", monotonic_sent_bytes=0, monotonic_recv_bytes=0))
+    assert scene.only["flags"] == Flag.BYTES_UNKNOWN
+    scene.poll(ours(type=1, monotonic_sent_bytes=70, monotonic_recv_bytes=0))
+    assert (scene.only["flags"], scene.only["sent"]) == (0, 70)
+    assert scene.poll(ours(type=1, monotonic_sent_bytes=70, monotonic_recv_bytes=0)) == 0
+
+
 def test_a_connection_opens_grows_and_is_not_said_again_while_it_rests() -> None:
     scene = Scene()
     scene.poll(record(monotonic_sent_bytes=10))
