@@ -76,9 +76,9 @@ class Aggregator:
             raise self._refusal
         return self._aggregate is not None
 
-    def hello(self, node: str, stream: int) -> bytes:
-        """Number a collector; the packed Answer."""
-        answer = self._answer(Hello(node, stream, time.time()))
+    def hello(self, node: str, stream: int, incarnation: int = 0) -> bytes:
+        """Number a collector, which had the number `incarnation` before (0: none); the packed Answer."""
+        answer = self._answer(Hello(node, stream, time.time(), incarnation))
         self._wake.set()  # the number is answered once it is durable
         return answer
 

@@ -144,7 +144,7 @@ class NodeCollector:
         with self._lock:
             greeted, part = self._core.greeted, self._core.next_part()
         if not greeted:
-            self._greet(self._ask("hello", self.node, self._core.stream))
+            self._greet(self._ask("hello", self.node, self._core.stream, self._core.incarnation))
             return True
         if part is None:
             return False

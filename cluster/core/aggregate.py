@@ -71,7 +71,7 @@ class Aggregate:
             self.state.counters["refused"] += 1
             return Answer("refused", self.state.fence, stream=event.stream, reason=problem)
         node = self.state.node(event.node)
-        if event.stream in node.superseded:
+        if event.stream in node.superseded or (event.stream != node.stream and 0 < event.incarnation < node.incarnation):
             return Answer("superseded", self.state.fence, stream=event.stream)
         if node.incarnation == 0 or node.stream != event.stream:
             self._number(node, event.stream)

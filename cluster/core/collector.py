@@ -46,8 +46,8 @@ class CollectorLimits:
 class Collector:
     """One node's stream. `stream` is a random number below 2**63, new for each collector's life.
 
-    The caller says hello(node, `stream`) while `greeted` is False and hands its "ok" to `greet`, every other answer to `on_answer`. It
-    polls while `wants_poll()`, and sends `next_part()` with one call outstanding. It ends when `superseded`.
+    The caller says hello(node, `stream`, `incarnation`) while `greeted` is False and hands its "ok" to `greet`, every other answer to
+    `on_answer`. It polls while `wants_poll()`, and sends `next_part()` with one call outstanding. It ends when `superseded`.
     """
 
     def __init__(self, node: str, stream: int, limits: CollectorLimits | None = None) -> None:

@@ -10,8 +10,9 @@ class Hello:
     """A collector asks for its number."""
 
     node: str
-    stream: int  # the collector's own number for its life, 63 random bits
+    stream: int  # the collector's own number, 63 random bits
     at: float
+    incarnation: int = 0  # the number that it was given before, 0 for none: a new stream of one that has a successor is not begun
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class Rig:
         return Collector(node, self.streams, CollectorLimits(rows=self.rows))
 
     def hello(self, collector: Collector) -> None:
-        answer = self.ask(Hello(collector.node, collector.stream, self.now))
+        answer = self.ask(Hello(collector.node, collector.stream, self.now, collector.incarnation))
         if answer.verdict == "ok":
             collector.greet(answer)
         else:

@@ -55,6 +55,18 @@ def test_the_collector_before_is_superseded_from_the_hello_on() -> None:
     assert talk.aggregate.state.rows == 0
 
 
+def test_one_that_has_a_successor_begins_no_new_stream_even_after_a_restart() -> None:
+    talk = Talk()
+    first = talk.greet(stream=1)
+    second = talk.greet(stream=100)
+    talk.start()
+    assert talk.answer(Hello("n", 2, AT, first)).verdict == "superseded"
+    assert talk.answer(Hello("n", 101, AT, second)).verdict == "wait"
+    talk.commit()
+    assert talk.answer(Hello("n", 101, AT, second)).verdict == "ok", "asked again, as long as it has no other number"
+    assert talk.answer(Hello("n", 7, AT)).verdict == "wait", "a new one"
+
+
 def test_unknown_nodes_incarnations_and_streams_say_hello_again() -> None:
     talk = Talk()
     talk.greet()
