@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from cluster.core.checkpoint import NodeState
 from cluster.core.ends import UNATTRIBUTED
 from cluster.core.records import Flag
@@ -12,7 +14,7 @@ from cluster.core.snapshot import Snapshot
 
 SILENT_AFTER = 15.0  # s without a word; a collector says something every 5 s
 SEEN_AT = "seen_at"  # in a node's status: when its last applied sequence was read, s since 1970
-SUMS = ("missed", "unattributed", "backpressure", "duplicates", "late")
+SUMS = ("missed", "backpressure", "duplicates", "late")
 
 
 def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
@@ -29,6 +31,7 @@ def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
         "open": sum(int((table.columns["flags"] & Flag.CLOSED == 0).sum()) for table in snapshot.tables),
         "edges": sum(any(map(any, edge.views)) for edge in snapshot.edges.values()),
         **{name: sum(_number(one.get(name)) for one in said) for name in SUMS},
+        "unattributed": _unattributed(snapshot),
         "refused": snapshot.counters.get("refused", 0) + sum(_refused(one) for one in said),
         "folded": snapshot.counters.get("folded", 0) + sum(_number(one.get("folded")) for one in said),
         "ambiguous": sum(any(name.startswith("ambiguous/") for name in pair) for pair in names),
@@ -38,6 +41,12 @@ def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
         "counters": dict(snapshot.counters),
         "fence": snapshot.fence,
     }
+
+
+def _unattributed(snapshot: Snapshot) -> int:
+    """How many rows, open and closed, have a local end without a workload."""
+    unknown = np.array([not text for text in snapshot.texts], np.bool_)
+    return sum(int(np.count_nonzero(unknown[table.columns["local"]])) for table in snapshot.tables)
 
 
 def _node(node: NodeState, now: float) -> dict[str, Any]:

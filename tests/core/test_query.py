@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.core import query
+from cluster.core.ends import UNATTRIBUTED
 from cluster.core.errors import QueryError
 from cluster.core.query import Filter
 from cluster.core.records import Flag
@@ -174,10 +175,24 @@ def test_edges_keep_the_two_views_apart(snapshot: Snapshot) -> None:
 def test_status_says_what_the_answers_rest_on(snapshot: Snapshot) -> None:
     status = query.status(snapshot, AT + 31)
     assert [(node["node"], node["state"], node["age"]) for node in status["nodes"]] == [("a", "silent", 31.0), ("b", "ok", 1.0)]
-    expected = {"nodes_covered": 1, "rows": 4, "open": 3, "edges": 4, "missed": 2, "refused": 3, "folded": 0, "unattributed": 1}
+    expected = {"nodes_covered": 1, "rows": 4, "open": 3, "edges": 4, "missed": 2, "refused": 3, "folded": 0, "unattributed": 0}
     assert {name: status[name] for name in expected} == expected
     assert status["uncovered"] == [["a", 1.0, 2.0, "why"]]
     assert status["oldest_age"] == 31.0
+
+
+@pytest.mark.parametrize("late", [0, 61], ids=["not settled", "settled"])
+def test_status_counts_as_unattributed_what_flows_shows_as_such(late: int) -> None:
+    talk = Talk()
+    talk.greet()
+    nobody = [opened(0, local=0), opened(1, local=0, role=2), opened(2, local=0, flags=int(Flag.FOLDED))]
+    talk.ok(0, opened=[*nobody, opened(3)])
+    talk.ok(1, closed=[{"id": 0, "flags": CLOSED}], final=Final(AT, {"unattributed": 1}, ("t", 0)))
+    talk.at += late
+    talk.commit()
+    for snapshot in (talk.aggregate.snapshot(), Snapshot.of(talk.store.read_only())):
+        shown = [one for one in query.transactions(snapshot) if one["local"] in ("", UNATTRIBUTED)]
+        assert query.status(snapshot, talk.at)["unattributed"] == len(shown) == 3
 
 
 def test_status_of_nothing() -> None:
