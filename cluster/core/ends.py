@@ -1,8 +1,8 @@
 """Who the two ends of a row are: the one place that decides it.
 
 On one machine: the local end is the workload that the collector gives; the remote end is what the collector gives, else who has that
-address by metadata, else an address outside. The joins of the service map (Services, endpoints, the two views of one connection) belong
-into `remote`.
+address by metadata, else an address outside. A loopback address that the collector could not resolve is unattributed. The joins of the
+service map (Services, endpoints, the two views of one connection) belong into `remote`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cluster.core.intern import Interned
 from cluster.core.metadata import Metadata
 from cluster.core.records import Direction, Role, format_address
 
-UNATTRIBUTED = "unattributed"  # a local end that stayed unknown
+UNATTRIBUTED = "unattributed"  # an end on the node that stayed unknown
 EXTERNAL = "external/"
 UNKNOWN, GUESSED, KNOWN, PER_NODE = range(4)  # how sure the cached answer for an address is
 
@@ -44,8 +44,8 @@ class Ends:
 
     def remote(self, node: str, address: str) -> tuple[str, bool]:
         """The workload at `address` as seen on `node`, and whether it is known (else it is only the best guess so far)."""
-        if address.startswith("127.") or address == "::1":
-            return f"node/{node}", True
+        if _is_loopback(address):  # whose it is in that namespace, only the collector can tell
+            return UNATTRIBUTED, False
         found = self._metadata.workload(node, address)
         return (found, True) if found else (self._external(address), False)
 
@@ -78,8 +78,7 @@ class Ends:
         address = format_address(self._addresses.values[number])
         text, known = self.remote(node, address)
         self._text[number] = self._texts.number(text)
-        per_node = address.startswith("127.") or address == "::1" or self._metadata.is_shared(address)
-        self._sure[number] = PER_NODE if per_node else KNOWN if known else GUESSED
+        self._sure[number] = PER_NODE if self._metadata.is_shared(address) else KNOWN if known else GUESSED
 
     def forget(self, numbers: NDArray[np.intp]) -> None:
         """These addresses may be somebody else now."""
@@ -89,6 +88,10 @@ class Ends:
     def forget_all(self) -> None:
         """The tables were renumbered."""
         self._text, self._sure = self._text[:0], self._sure[:0]
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
 
 
 def _network(address: str) -> str:

@@ -15,6 +15,7 @@ from cluster.core.match import match
 from cluster.core.records import Flag
 from cluster.core.snapshot import Snapshot
 from cluster.core.wire import Final
+from tests.core import stream
 from tests.core.books import check_edges, check_slots
 from tests.core.stream import AT, Talk, opened
 
@@ -329,13 +330,26 @@ def test_outside_addresses_fold_into_networks() -> None:
     assert {edge.server for edge in talk.aggregate.snapshot().edges.values()} == servers
 
 
-def test_loopback_and_a_machines_own_addresses_are_the_node() -> None:
+def test_a_machines_own_addresses_are_the_node() -> None:
     talk = Talk()
     talk.greet()
     machine = ("node", "10.0.0.2", "m", {"kind": "node", "workload": "node/big"})
     container = ("docker", "10.0.0.2", "c", {"kind": "container", "workload": "container/a"})
-    talk.ok(0, opened=[opened(0, dest=5), opened(1, dest=1)], metadata=(machine, container))
-    assert {edge.server for edge in talk.aggregate.snapshot().edges.values()} == {"node/n", "node/big"}
+    talk.ok(0, opened=[opened(0, dest=1)], metadata=(machine, container))
+    assert {edge.server for edge in talk.aggregate.snapshot().edges.values()} == {"node/big"}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.255.0.9", "::ffff:127.0.0.1", "::1"])
+def test_loopback_that_the_collector_could_not_resolve_is_unattributed(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "ADDRESSES", ("10.0.0.1", address))
+    talk = Talk()
+    talk.greet()
+    machine = ("node", "10.0.0.1", "m", {"kind": "node", "workload": "node/n"})
+    talk.ok(0, opened=[opened(0, source=1, sent=10), opened(1, source=1, remote=2)], metadata=(machine,))
+    assert {edge.server for edge in talk.aggregate.snapshot().edges.values()} == {"unattributed", "container/web"}
+    assert view(talk, "process/curl", "unattributed")["exported_sent"] == 0, "it may turn out yet"
+    talk.ok(1, attributed=[{"id": 0, "local": 1, "remote": 3, "role": 1}])
+    assert view(talk, "process/curl", "process/ssh")["exported_sent"] == 10
 
 
 def test_bridge_addresses_mean_what_the_node_itself_says() -> None:
