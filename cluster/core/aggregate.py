@@ -78,8 +78,8 @@ class Aggregate:
         return self._answer(node, "ok" if node.durable[0] == node.incarnation else "wait")
 
     def _unwelcome(self, event: Hello) -> str:
-        if not 0 < len(event.node) <= NAME_LIMIT:
-            return f"node name: expected 1 to {NAME_LIMIT} characters"
+        if not (0 < len(event.node) <= NAME_LIMIT and event.node.isprintable()):
+            return f"node name: expected 1 to {NAME_LIMIT} characters that can be printed"
         if not 0 <= event.stream < 1 << 63:
             return "stream: expected a number below 2^63"
         if event.node not in self.state.nodes and len(self.state.nodes) >= NODES_LIMIT:

@@ -52,7 +52,8 @@ def _unattributed(snapshot: Snapshot) -> int:
 def _node(node: NodeState, now: float) -> dict[str, Any]:
     seen, since = node.status.get(SEEN_AT), node.status.get("uncovered_since")
     age = max(0.0, now - seen) if isinstance(seen, float) else None
-    uncovered = [list(interval) for interval in node.status.get("uncovered", ()) if isinstance(interval, list | tuple)]
+    told = node.status.get("uncovered")
+    uncovered = [list(interval) for interval in (told if isinstance(told, list | tuple) else ()) if isinstance(interval, list | tuple)]
     return {
         "node": node.node,
         "state": "waiting" if age is None else "silent" if age > SILENT_AFTER else "uncovered" if since else "ok",

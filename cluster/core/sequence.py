@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -104,6 +105,16 @@ def _check_final(batch: Batch) -> None:
     for source, address, uid, record in batch.metadata:
         if not (record is None or isinstance(record, Mapping)):
             raise WireError(f"metadata of {source} {address} {uid}: expected a map or None, got {type(record).__name__}")
+        _check_plain(f"metadata of {source} {address} {uid}", record)
+    _check_plain("final.status", final.status)
+
+
+def _check_plain(what: str, value: Any) -> None:
+    """Refuse what msgpack can say and a store cannot keep, such as bytes: it would stop every later commit."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WireError(f"{what}: {error}") from error
 
 
 def _check_distinct(name: str, ids: NDArray[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgpack
 import pytest
 
 from cluster.core.aggregate import Aggregate
@@ -150,6 +151,8 @@ def test_a_commit_holds_what_changed_and_no_more() -> None:
         ({"final": Final(math.nan)}, "finite"),
         ({"final": Final(AT, offset=math.inf)}, "finite"),
         ({"metadata": (("docker", "10.0.0.2", "u", "text"),)}, "expected a map or None"),
+        ({"metadata": (("docker", "10.0.0.2", "u", {"workload": b"bytes"}),)}, "metadata of docker 10.0.0.2 u: Object of type bytes"),
+        ({"final": Final(AT, {"tracer": msgpack.Timestamp(1, 2)})}, "final.status: Object of type Timestamp"),
     ],
 )
 def test_what_breaks_an_invariant_is_refused_whole(more: dict[str, object], reason: str) -> None:
@@ -199,7 +202,14 @@ def test_every_truncation_and_every_flipped_byte_is_answered() -> None:
 
 def test_hostile_hellos_are_refused() -> None:
     talk = Talk()
-    for hello in (Hello("", 1, AT), Hello("x" * 300, 1, AT), Hello("n", -1, AT), Hello("n", 1 << 63, AT)):
+    for hello in (
+        Hello("", 1, AT),
+        Hello("a\nb", 1, AT),
+        Hello("\ud800", 1, AT),
+        Hello("x" * 300, 1, AT),
+        Hello("n", -1, AT),
+        Hello("n", 1 << 63, AT),
+    ):
         assert talk.answer(hello).verdict == "refused"
     assert not talk.aggregate.state.nodes
 
