@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cluster.core.addresses import BAD, Addresses
 from cluster.core.alike import Alike, read_alike
 from cluster.core.errors import SourceMalformed
-from cluster.core.records import Direction, Flag
+from cluster.core.records import Direction, Flag, format_address
 from cluster.core.tracer_json import DOCUMENT, ENVELOPE, LISTENER, NOT_SAID, RECORD, Document, Listener, Record
 
 Columns = dict[str, NDArray[Any]]
@@ -140,10 +140,10 @@ def _typed_document(body: bytes, addresses: Addresses, refused: Refused) -> tupl
     """All records at once, or one by one where one is bad."""
     try:
         document = DOCUMENT.decode(body)
-        return document, _columns(document.connections or [], addresses)
+        return document, _addressed(document.connections or [], addresses, refused)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
         document = _one_by_one(body, refused)
-        return document, _columns(document.connections or [], addresses)
+        return document, _addressed(document.connections or [], addresses, refused)
 
 
 def _one_by_one(body: bytes, refused: Refused) -> Document:
@@ -191,6 +191,17 @@ def _reason(message: str) -> str:
     if wrong := re.search(r"at `\$\.(\w+)`", message):
         return wrong[1]
     return "not a record"
+
+
+def _addressed(rows: list[Record], addresses: Addresses, refused: Refused) -> Columns:
+    """The rows as columns, without those of which an address is none: only here its text is known."""
+    columns = _columns(rows, addresses)
+    bad = {end: columns[end] == BAD for end in ("source", "dest")}
+    for row in np.flatnonzero(bad["source"] | bad["dest"]).tolist():
+        reason = "source" if bad["source"][row] else "dest"
+        refused.add(reason, b"%b in %b" % (msgspec.json.encode(getattr(rows[row], reason)), msgspec.json.encode(rows[row])))
+    keep = ~(bad["source"] | bad["dest"])
+    return columns if keep.all() else {name: column[keep] for name, column in columns.items()}
 
 
 def _columns(rows: list[Record], number: Addresses) -> Columns:
@@ -258,19 +269,22 @@ def _read_direction(columns: Columns, zero_is: str, *, ours: bool) -> None:
 
 
 def _refuse_rows(columns: Columns, addresses: Addresses, refused: Refused) -> Columns:
-    """What types cannot say: addresses that are none, a family that contradicts them, a close without its id."""
+    """What types cannot say: a family that contradicts the addresses, a close without its id."""
     source, dest, family = columns["source"], columns["dest"], columns.pop("family")
     closed = (columns["flags"] & np.uint8(Flag.CLOSED)) != 0
-    bad = {"source": source == BAD, "dest": dest == BAD, "close_id": closed & (columns["close_id"] == 0)}
-    bad["family"] = (family > 1) & (family != NOT_SAID)
-    v4 = np.flatnonzero((family == 0) & ~bad["source"] & ~bad["dest"])
+    bad = {"close_id": closed & (columns["close_id"] == 0), "family": (family > 1) & (family != NOT_SAID)}
+    v4 = np.flatnonzero(family == 0)
     bad["family"][v4] = addresses.is_v6(source[v4]) | addresses.is_v6(dest[v4])
-    keep = np.ones(len(source), np.bool_)
-    for reason, rows in bad.items():
-        for row in np.flatnonzero(rows & keep):
-            refused.add(reason, msgspec.json.encode({name: int(column[row]) for name, column in columns.items()}))
-        keep &= ~rows
-    return columns if keep.all() else {name: column[keep] for name, column in columns.items()}
+    keep = ~(bad["close_id"] | bad["family"])
+    if keep.all():
+        return columns
+    packed = addresses.packed
+    for row in np.flatnonzero(~keep).tolist():
+        told: dict[str, Any] = {name: int(column[row]) for name, column in columns.items()}
+        told |= {end: format_address(packed[told[end]].tobytes()) for end in ("source", "dest")}
+        told["family"] = int(family[row])
+        refused.add("close_id" if bad["close_id"][row] else "family", msgspec.json.encode(told))
+    return {name: column[keep] for name, column in columns.items()}
 
 
 def _listener_columns(rows: list[Listener], number: Addresses, refused: Refused) -> Columns:

@@ -237,6 +237,25 @@ def test_a_row_with_state_tells_closes_without_an_instance() -> None:
     assert read(reply(EXAMPLE, record(sport=1, state="open"))).tells_closes
 
 
+@pytest.mark.parametrize("count", [1, 100], ids=["few", "many alike"])
+@pytest.mark.parametrize("end", ["source", "dest"])
+def test_the_text_that_is_no_address_is_said(end: str, count: int) -> None:
+    others = [record(sport=port) for port in range(count)]
+    for text, said in (("localhost", '"localhost"'), ("a\n", '"a\\n"'), ("1" * 10_000, '"111')):
+        decoded = read(reply(*others, record(**{end: text})))
+        (example,) = decoded.refused.examples
+        assert example.startswith(f"{end}: {said}")
+        assert "4294967295" not in example
+        assert (dict(decoded.refused.reasons), len(decoded)) == ({end: 1}, count)
+
+
+@pytest.mark.parametrize(("reason", "fields"), [("family", {"family": 2}), ("close_id", {"state": "closed"})])
+def test_a_record_refused_for_another_reason_is_said_with_its_addresses(reason: str, fields: dict[str, Any]) -> None:
+    (example,) = read(reply(record(sport=1), record(source="10.7.7.7", **fields))).refused.examples
+    assert example.startswith(f"{reason}: ")
+    assert '"source":"10.7.7.7","dest":"172.17.0.5"' in example
+
+
 def test_only_the_first_refused_are_kept_and_they_are_cut() -> None:
     refused = read(reply(*[record(pid="x" * 5_000)] * 50)).refused
     assert dict(refused.reasons) == {"pid": 50}
