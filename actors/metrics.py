@@ -10,7 +10,7 @@ DESCRIPTIONS = {
     "sent_parts": "Parts of batches sent and answered.",
     "refused": "Records, or parts of batches, refused.",
     "folded": "Connections summed into fold rows.",
-    "lag_seconds": "Age of the oldest thing that is not applied yet.",
+    "lag_seconds": "Seconds since the node whose data are the oldest was read.",
     "commit_age_seconds": "Seconds since all that was applied was durable.",
     "commit_seconds": "Seconds that the last commit took.",
     "commits": "Commits made durable.",

@@ -54,16 +54,3 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Give the store back."""
-
-
-class Clock(Protocol):
-    """The time, so that tests can be told it."""
-
-    def time(self) -> float:
-        """Seconds since 1970."""
-
-    def monotonic(self) -> float:
-        """Seconds that never go back."""
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""

@@ -22,7 +22,7 @@ class MetadataDiff:
     def update(self, source: str, records: Mapping[tuple[str, str], Record]) -> int:
         """All that a source knows now; returns how many records were refused: too large, or nothing that can travel."""
         held = self._held.setdefault(source, {})
-        fit = {key: record for key, record in records.items() if held.get(key) == record or _travels(record)}
+        fit = {key: record for key, record in records.items() if held.get(key) == record or _travels((*key, record))}
         for address, uid in held.keys() - fit.keys():
             self.pending[source, address, uid] = None
         for (address, uid), record in fit.items():
@@ -42,8 +42,8 @@ class MetadataDiff:
         self.pending = {(source, *key): record for source, held in self._held.items() for key, record in held.items()}
 
 
-def _travels(record: Record) -> bool:
+def _travels(said: tuple[str, str, Record]) -> bool:
     try:
-        return len(msgpack.packb(record)) <= RECORD_LIMIT
+        return len(msgpack.packb(said)) <= RECORD_LIMIT
     except (TypeError, ValueError, OverflowError, RecursionError):
         return False

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from cluster.core.wire import PART_LIMIT, Final, Part, pack_body
 
 Columns = dict[str, NDArray[Any]]
-HEAD = 600  # bytes of a part beside its body: the map's names, five numbers and the node's name
-RECORD_LIMIT = 30_000  # bytes of one metadata record, so that it always fits a part
+HEAD = 1_200  # bytes of a part beside its body: the map's names, five numbers and the node's name of up to 253 characters
+RECORD_LIMIT = 30_000  # bytes of one metadata record with its address and uid, so that it always fits a part
 ROW_EXTRA = {"opened": 40, "attributed": 12}  # bytes per row for its addresses and texts, guessed high
 Metadata = tuple[str, str, str, Mapping[str, Any] | None]
 

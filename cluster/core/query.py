@@ -18,7 +18,6 @@ from cluster.core.snapshot import Snapshot, Table
 __all__ = ["SORTS", "Filter", "edges", "metadata", "status", "transactions"]
 
 SORTS = ("bytes", "sent", "recv", "retransmits", "last_seen", "first_seen", "node", "key")
-ASCENDING = ("node", "key")
 Place = tuple[int, int]  # table, row
 Chosen = list[tuple[Table, NDArray[np.intp]]]  # tables, and the indices of the rows that match
 

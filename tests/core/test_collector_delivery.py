@@ -41,6 +41,9 @@ def long_names(pid: int) -> str:
 
 def test_parts_hold_what_ray_passes_inline_whatever_the_data() -> None:
     collector, receiver = greeted(), Receiver()
+    collector.node = "\N{COLLISION SYMBOL}" * 253
+    collector.on_metadata("long", {("10.0.0.1", "x" * 100_000): {}})
+    assert collector.status()["metadata_refused"] == 1
     records = many(5_000)
     collector.on_metadata("docker", {("10.0.0.1", str(index)): {"name": "x" * 29_000} for index in range(20)})
     collector.on_reply(reply(*records, instance="i"), "", 1.0, long_names)
