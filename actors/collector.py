@@ -45,7 +45,7 @@ class NodeCollector:
         self._core = Collector(node, secrets.randbits(63), limits)
         self._lock = threading.Lock()  # the core
         self._source = TracerSocket(socket, f"{settings.ray.namespace}-{node}", tracer.protocol, tracer.timeout, tracer.reply_limit)
-        self._metadata, self._processes = metadata_sources(node, collector.docker_socket, collector.proc)
+        self._metadata, self._processes, self._namespaces = metadata_sources(node, collector.docker_socket, collector.proc)
         self._aggregator = Line(AGGREGATOR, settings.aggregator.call_timeout)
         self._aggregator_number = 0
         self._stopping = threading.Event()
@@ -115,7 +115,8 @@ class NodeCollector:
         try:
             reply = self._source.poll(ack)
             with self._lock:
-                self._core.on_reply(reply.body, reply.peer, reply.received_at, self._processes.workload_of)
+                owners = self._processes.workload_of, self._namespaces.workload_of
+                self._core.on_reply(reply.body, reply.peer, reply.received_at, *owners)
         except SourceError as error:
             with self._lock:
                 self._core.on_missed(str(error), time.time())

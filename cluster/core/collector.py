@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.core import attribution, diff, parts
+from cluster.core import attribution, diff, namespace_owner, parts
 from cluster.core.addresses import Addresses
 from cluster.core.decode import Reply, decode
 from cluster.core.folding import fold
@@ -164,8 +164,18 @@ class Collector:
         """All that a source knows now; what changed goes into the next sequence."""
         self._status.count("metadata_refused", self._metadata.update(source, records))
 
-    def on_reply(self, body: bytes, peer: str, at: float, workload_of: Callable[[int], str]) -> None:
-        """A tracer's reply, received at `at` (s since 1970). Raises SourceMalformed, and then nothing has changed."""
+    def on_reply(
+        self,
+        body: bytes,
+        peer: str,
+        at: float,
+        workload_of: Callable[[int], str],
+        owner_of: Callable[[int], str] = namespace_owner.nobody,
+    ) -> None:
+        """A tracer's reply, received at `at` (s since 1970). Raises SourceMalformed, and then nothing has changed.
+
+        `workload_of` a pid, `owner_of` a network namespace that holds exactly one container; "" where they do not know.
+        """
         if max(len(self._addresses.numbers), len(self._texts.listed)) > FORGET_AT + 4 * len(self._slots):
             self._forget_unused()
         reply = decode(body, self._addresses, self.limits.zero_is)
@@ -173,7 +183,7 @@ class Collector:
         another = self._note_instance(peer if reply.instance is None else reply.instance)
         self._at, self._reply_id = at, reply.reply_id
         self._status.polled(reply, at, another=another and not first)
-        said = self._apply(reply, at, workload_of, dump=another and not first)
+        said = self._apply(reply, at, workload_of, owner_of, dump=another and not first)
         self._status.rows(len(self._slots), attribution.unattributed(self._slots))
         if said or first or self._metadata.pending or self._status.due(at):
             self._queue(said)
@@ -191,7 +201,7 @@ class Collector:
         self._instance, self._instances = instance, self._instances + 1
         return True
 
-    def _apply(self, reply: Reply, at: float, workload_of: Callable[[int], str], *, dump: bool) -> Said:
+    def _apply(self, reply: Reply, at: float, workload_of: Callable[[int], str], owner_of: Callable[[int], str], *, dump: bool) -> Said:
         """Bring the slots up to date; `dump`: the first reply of another instance, which lacks whatever ended meanwhile."""
         slots = self._slots
         matched = diff.match(self._unsaid(reply.columns), slots)
@@ -210,9 +220,10 @@ class Collector:
         if dump or not reply.tells_closes:
             limit = 0.0 if reply.tells_closes else self.limits.absent_after
             ended = np.concatenate([ended, diff.absent(slots, touched, at, limit)])
+        owned = namespace_owner.by_namespace(slots, opened, reply.listeners, self._texts, workload_of, owner_of)
         learned = attribution.resolve(slots, opened, listeners, self._texts, workload_of, len(self._addresses.numbers))
         diff.end(slots, ended)
-        learned = diff.union(np.concatenate([repidded, reflagged, disowned, learned]), opened, slots.top)
+        learned = diff.union(np.concatenate([repidded, reflagged, disowned, owned, learned]), opened, slots.top)
         return Said(opened, np.concatenate([changed, moved]), learned, ended)
 
     def _unsaid(self, rows: Columns) -> Columns:

@@ -6,7 +6,7 @@ all but the pid; a container is inspected only when it is new or no longer runs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from cluster.core.errors import SourceAbsent, SourceError
 from cluster.core.kinds import record
 from cluster.sources.docker_api import Listed, State, container_of, decode_inspected, decode_list, decode_version, networks_of
+from cluster.sources.namespaces import Namespaces, Tenant
 from cluster.sources.proc import read_membership
 from cluster.sources.unix_http import get
 
@@ -41,8 +42,8 @@ class DockerSource:
     """A MetadataSource: the running containers, each under its own addresses.
 
     A container in the host's network, or without any, stands under the node's address; one that shares another's network under that
-    one's. `workloads` receives the workload of each container id, for whoever meets its processes. A machine without Docker has no
-    containers: that is a state ("absent"), not an error.
+    one's. `workloads` receives the workload of each container id, for whoever meets its processes, and `namespaces` the containers, for
+    whoever meets their traffic. A machine without Docker has no containers: that is a state ("absent"), not an error.
     """
 
     name = "docker"
@@ -54,12 +55,14 @@ class DockerSource:
         workloads: MutableMapping[str, str] | None = None,
         proc: str | Path = "/proc",
         timeout: float = 5.0,
+        namespaces: Namespaces | None = None,
     ) -> None:
         self._socket = socket
         self._address = address
         self._workloads = {} if workloads is None else workloads
         self._proc = str(proc)
         self._timeout = timeout
+        self._namespaces = namespaces or Namespaces(self._proc)
         self._lives: dict[str, Life] = {}
         self._reads = 0
         self._status: dict[str, Any] = {"state": "unread"}
@@ -74,9 +77,11 @@ class DockerSource:
             return self._read()
         except SourceAbsent as error:
             self._keep(())
+            self._namespaces.update(())
             self._status = {"state": "absent", "reason": str(error)}
             return {}
         except SourceError as error:
+            self._namespaces.update(())
             self._status = {**self._status, "state": "failed", "reason": str(error)}
             raise
 
@@ -85,6 +90,7 @@ class DockerSource:
         by_id = {each.id: each for each in listed}
         self._keep(by_id.values())
         self._look_for_pids()
+        self._namespaces.update(() if refused or left_out else self._tenants(by_id))  # alone is who has no other, also none unread
         self._status = {
             "state": "ok",
             "version": self._status.get("version") or self._version(),
@@ -104,6 +110,12 @@ class DockerSource:
             own = [address for addresses in networks_of(owner).values() for address in addresses]
             records.update({(address, each.id): packed for address in own or [node]})
         return records
+
+    def _tenants(self, by_id: dict[str, Listed]) -> Iterator[Tenant]:
+        for each in by_id.values():
+            owner = network_owner(each, by_id)
+            network = "" if owner.network_mode == "host" or owner.network_mode.startswith("container:") else owner.id
+            yield Tenant(each.id, f"container/{each.name}", self._lives[each.id].state.pid, network)
 
     def _keep(self, listed: Iterable[Listed]) -> None:
         """Forget the containers that ended, and name those that run."""

@@ -26,6 +26,7 @@ from typing import Any
 from cluster.core.errors import RayscopeError, SourceError
 from cluster.ports import MetadataRecords, MetadataSource
 from cluster.sources.docker import DockerSource
+from cluster.sources.namespaces import Namespaces
 from cluster.sources.node import NodeSource
 from cluster.sources.proc import Processes, ProcSource
 
@@ -40,10 +41,12 @@ class Machine:
     docker_socket: str | None = "/var/run/docker.sock"  # None does not ask Docker
     workloads: dict[str, str] = field(default_factory=dict)  # container id -> workload, from the sources that know containers
     identity: NodeSource = field(init=False)
+    namespaces: Namespaces = field(init=False)
     processes: Processes = field(init=False)
 
     def __post_init__(self) -> None:
         self.identity = NodeSource(self.node, self.proc, self.root)
+        self.namespaces = Namespaces(self.proc)
         self.processes = Processes(self.proc, self.workloads)
 
     def address(self) -> str:
@@ -58,7 +61,7 @@ def docker(machine: Machine) -> MetadataSource | None:
     """Docker, where a socket is set."""
     if machine.docker_socket is None:
         return None
-    return DockerSource(machine.docker_socket, machine.address, machine.workloads, machine.proc)
+    return DockerSource(machine.docker_socket, machine.address, machine.workloads, machine.proc, namespaces=machine.namespaces)
 
 
 # In the order in which they are read: those that know containers before the processes, which are named after them.
@@ -76,11 +79,14 @@ def register(name: str, factory: Factory) -> None:
     KINDS[name] = factory
 
 
-def metadata_sources(node: str, docker_socket: str | None = "/var/run/docker.sock", proc: str = "/proc") -> tuple[list[Guarded], Processes]:
-    """The sources of this machine in the order in which to read them, and its processes (`workload_of`), which they keep named."""
+def metadata_sources(
+    node: str, docker_socket: str | None = "/var/run/docker.sock", proc: str = "/proc"
+) -> tuple[list[Guarded], Processes, Namespaces]:
+    """The sources of this machine in the order in which to read them, and what they keep named: its processes and its network namespaces
+    (`workload_of` of both)."""
     machine = Machine(node, proc=proc, docker_socket=docker_socket)
     made = [(name, factory(machine)) for name, factory in KINDS.items()]
-    return [Guarded(name, source) for name, source in made if source is not None], machine.processes
+    return [Guarded(name, source) for name, source in made if source is not None], machine.processes, machine.namespaces
 
 
 class Guarded:

@@ -18,6 +18,7 @@ from cluster.sources import docker
 from cluster.sources.docker import DockerSource
 from cluster.sources.docker_api import decode_list
 from cluster.sources.proc import Processes, ProcSource
+from cluster.sources.registry import metadata_sources
 from tests.sources.docker_daemon import IMAGE, Dockerd, missing
 
 NODE = "192.0.2.7"
@@ -106,6 +107,26 @@ def test_a_shared_network_is_the_owners(dockerd: Dockerd) -> None:
     side = dockerd.run("side", "--network", "container:web")
     alone = dockerd.run("alone", "--network", "none")
     assert set(source(dockerd).read()) == {("10.99.0.5", owner), ("10.99.0.5", side), (NODE, alone)}
+
+
+def test_only_a_container_alone_in_its_network_owns_the_namespace(dockerd: Dockerd) -> None:
+    names = {"alone": "none", "host": "host", "web": "private", "side": "container:web"}
+    for name, network in names.items():
+        dockerd.run(name, "--network", network)
+    net_ns = {name: Path(f"/proc/{dockerd.inspect(name)['State']['Pid']}/ns/net").stat().st_ino for name in names}
+    assert net_ns["web"] == net_ns["side"]
+    sources, _, namespaces = metadata_sources("here", dockerd.socket)
+    docker = next(source for source in sources if source.name == "docker")
+    docker.read()
+    docker.read()
+    expected = {"alone": "container/alone", "host": "", "web": "", "side": ""}
+    assert {name: namespaces.workload_of(number) for name, number in net_ns.items()} == expected
+    dockerd.remove("side")
+    docker.read()
+    docker.read()
+    assert namespaces.workload_of(net_ns["web"]) == "container/web"
+    dockerd.remove("alone")
+    assert namespaces.workload_of(net_ns["alone"]) == ""
 
 
 def test_starting_restarting_and_stopping_one_changes_one_record(dockerd: Dockerd) -> None:

@@ -42,7 +42,7 @@ def test_a_name_is_registered_once() -> None:
 
 
 def test_all_sources_of_this_machine_can_be_read_and_say_how_it_went(tmp_path: Any) -> None:
-    sources, processes = metadata_sources("here", docker_socket=str(tmp_path / "none.sock"))
+    sources, processes, _ = metadata_sources("here", docker_socket=str(tmp_path / "none.sock"))
     assert {source.name: source.status()["state"] for source in sources} == dict.fromkeys(("node", "docker", "proc"), "unread")
     assert processes.workload_of(1)
     records = {source.name: source.read() for source in sources}
