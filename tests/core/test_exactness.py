@@ -34,7 +34,7 @@ from cluster.core.events import BatchReceived
 from cluster.core.wire import Answer
 from cluster.stores.memory import MemoryStore
 from tests.core.books import by_key, check_edges, check_slots, regrouped, without_ports
-from tests.core.rig import NodeRig, Rig
+from tests.core.rig import NodeRig, Rig, workload_of
 from tests.core.world import CookieTracer, PlainTracer, Socket, Tuple
 
 LARGE = os.environ.get("RAYSCOPE_EXACTNESS") == "large"
@@ -138,13 +138,18 @@ class Exactness(RuleBasedStateMachine):
         if node.sent:
             self.rig.handle(BatchReceived(node.sent[which % len(node.sent)], self.rig.now))
 
-    @rule()
-    def refuse(self) -> None:
-        """The aggregate takes something for wrong, again and again: the same collector says everything in a new stream."""
+    @rule(under_way=st.booleans())
+    def refuse(self, under_way: bool) -> None:
+        """The aggregate takes something for wrong, again and again: the same collector says everything in a new stream. A poll may be
+        under way meanwhile, and one may fail."""
         node = self.node("ours")
+        reply = node.tracer.poll(node.collector.ack()) if under_way and node.collector.wants_poll() else None
         for _ in range(REFUSALS):
             if node.collector.next_part() is not None:
                 node.collector.on_answer(Answer("refused", self.rig.aggregate.state.fence, stream=node.collector.stream, reason="drawn"))
+        node.collector.on_missed("drawn", self.rig.now)
+        if reply is not None:
+            node.collector.on_reply(reply, node.tracer.peer, self.rig.now, workload_of)
 
     @rule(which=some, poll=st.booleans())
     def zombie(self, which: int, poll: bool) -> None:
@@ -273,7 +278,7 @@ def step(machine: Exactness, draw: random.Random) -> None:
         (0.7, lambda: machine.kill_aggregator(draw.random() < 0.5)),
         (0.7, lambda: machine.replace_collector(name, draw.random() < 0.5)),
         (0.3, lambda: machine.restart_tracer(name)),
-        (0.7, machine.refuse),
+        (0.7, lambda: machine.refuse(draw.random() < 0.5)),
     ]
     weights, actions = zip(*deeds, strict=True)
     draw.choices(actions, weights)[0]()
