@@ -16,8 +16,8 @@ CROWDED = 2  # times the limit of rows: beyond, even fold rows are too many, and
 
 
 def fold(slots: Slots, rows: Columns, limit: int, nowhere: int, life: int) -> tuple[Indices, Indices, Indices]:
-    """Add closed rows that hold no slot to their fold rows; returns the fold rows that are new, those that moved, and those that have no
-    owner or role any more.
+    """Add closed rows that hold no slot to their fold rows; returns the fold rows that are new, those that moved, and those whose
+    owner, role or flags are others now.
 
     `nowhere` is the number of the address `::`, both ends of a last fold row. `life`, not 0, is the cookie of fold rows: sums of two
     collectors are two rows, and those of one go on whatever stream they are said in.
@@ -55,7 +55,7 @@ def _keyed(rows: Columns, life: int) -> Columns:
         "pid": zero,
         "sport": np.where(serves, rows["sport"], np.uint16(0)),
         "dport": np.where(serves, np.uint16(0), rows["dport"]),
-        "flags": np.full(len(zero), Flag.FOLDED, np.uint8),
+        "flags": rows["flags"] & np.uint8(Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT) | np.uint8(Flag.FOLDED),
     }
 
 
@@ -70,4 +70,8 @@ def _add(slots: Slots, rows: Columns, at: Indices) -> Indices:
         differs = (columns[name][at] != 0) & (columns[name][at] != rows[name])
         columns[name][at[differs]] = 0
         disowned |= differs
-    return at[disowned]
+    before, unknown = columns["flags"][at], np.uint8(Flag.BYTES_UNKNOWN)
+    np.bitwise_or.at(columns["flags"], at, rows["flags"] & np.uint8(Flag.RECV_INEXACT))
+    np.bitwise_and.at(columns["flags"], at, rows["flags"] | ~unknown)  # unknown only where all are
+    changed: Indices = at[disowned | (columns["flags"][at] != before)]
+    return changed

@@ -289,6 +289,20 @@ def test_a_fold_row_has_an_owner_only_where_all_that_it_sums_have_the_same(pids:
     assert fold["local"] == ("process/1" if pids == [1, 1] else "")
 
 
+def test_the_bytes_of_a_fold_row_are_unknown_only_while_those_of_all_are() -> None:
+    collector, receiver = begun(0)
+    first, second, third = (each | {"direction": 2} for each in closed(3, 1))
+    for one, flags in (
+        (first | {"bytes": "unknown"}, Flag.FOLDED | Flag.BYTES_UNKNOWN),
+        (second, Flag.FOLDED),
+        (third | {"bytes": "unknown", "recv_exact": False}, Flag.FOLDED | Flag.RECV_INEXACT),
+    ):
+        collector.on_reply(reply(one, instance="i"), "", 1.0, nobody)
+        drain(collector, receiver)
+        (fold,) = receiver.all_rows()
+        assert fold["flags"] == flags
+
+
 def test_limits_have_the_defaults_that_the_settings_document() -> None:
     assert CollectorLimits() == CollectorLimits(rows=200_000, kept_bytes=32_000_000, absent_after=120.0, zero_is="new")
 
