@@ -34,7 +34,6 @@ from cluster.core.errors import WireError
 
 VERSION = 1
 PART_LIMIT = 90_000  # bytes: Ray passes arguments below 100 KiB inline
-RAW_LIMIT = 4 * PART_LIMIT  # bytes of a message that is read at all
 SEQUENCE_PARTS_LIMIT = 4_096
 
 Columns = dict[str, NDArray[Any]]
@@ -215,8 +214,8 @@ def _final(packed: Any) -> Final | None:
 
 def unpack_part(raw: bytes) -> Part:
     """The part that `pack_part` wrote. Raises WireError for anything else; the indices inside are checked by `check_part`."""
-    if len(raw) > RAW_LIMIT:
-        raise WireError(f"part: {len(raw)} bytes; at most {RAW_LIMIT} are read")
+    if len(raw) > PART_LIMIT:
+        raise WireError(f"part: {len(raw)} bytes; at most {PART_LIMIT} are read")
     try:
         head = _mapping(msgpack.unpackb(raw), "part")
         if head.get("v") != VERSION:

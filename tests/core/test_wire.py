@@ -11,7 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.core.errors import WireError
-from cluster.core.wire import SECTIONS, Answer, Final, Part, narrow, pack_answer, pack_body, pack_part, unpack_answer, unpack_part, widen
+from cluster.core.wire import (
+    PART_LIMIT,
+    SECTIONS,
+    Answer,
+    Final,
+    Part,
+    narrow,
+    pack_answer,
+    pack_body,
+    pack_part,
+    unpack_answer,
+    unpack_part,
+    widen,
+)
 
 U64 = 2**64 - 1
 
@@ -135,3 +148,8 @@ def test_an_answer_comes_back() -> None:
     assert unpack_answer(pack_answer(answer)) == answer
     with pytest.raises(WireError, match="another version"):
         unpack_answer(msgpack.packb({"v": 0}))
+
+
+def test_a_part_beyond_the_limit_is_not_read() -> None:
+    with pytest.raises(WireError, match="90001 bytes; at most 90000 are read"):
+        unpack_part(bytes(PART_LIMIT + 1))
