@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterable
+from io import FileIO
 from typing import Any
 
 import click
@@ -52,20 +52,20 @@ def table(transactions: Iterable[dict[str, Any]], width: int, now: float) -> Tab
 class Lines:
     """One line a look."""
 
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self, as_json: bool, data: FileIO) -> None:
+        self._as_json, self._data = as_json, data
 
     def __enter__(self) -> Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self._data.close()
 
     def show(self, aggregator: Peer) -> None:
         """Ask and print. Raises RayscopeError where the aggregator cannot be asked."""
         status = aggregator.call("status", group=QUERY)
-        click.echo(json.dumps(status) if self._as_json else headline(status))
-        sys.stdout.flush()
+        line = json.dumps(status) if self._as_json else headline(status)
+        self._data.write(f"{line}\n".encode())
 
     def say(self, text: str) -> None:
         """Print what went wrong instead."""

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from io import FileIO
 from typing import Any
 
 import click
@@ -76,6 +77,13 @@ def print_json(value: Any) -> None:
     for number, element in enumerate(value):
         click.echo((",\n " if number else "") + json.dumps(element, allow_nan=False), nl=False)
     click.echo("]")
+
+
+def data_alone() -> FileIO:
+    """Our own stdout, unbuffered. Whatever else is printed there from now on, by a library say, comes out on stderr: data stays data."""
+    data = FileIO(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return data
 
 
 def drop_output() -> None:

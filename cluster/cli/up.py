@@ -9,13 +9,14 @@ import socket
 import sys
 import time
 from contextlib import ExitStack, suppress
+from io import FileIO
 from pathlib import Path
 
 import click
 
 from cluster.cli.ending import Ending
 from cluster.cli.options import DURATION, SettingsLoader, json_option
-from cluster.cli.output import say
+from cluster.cli.output import data_alone, say
 from cluster.cli.reading import running
 from cluster.cli.tracer_process import TracerProcess, answers
 from cluster.core.errors import ActorUnavailable, RayscopeError, SourceError
@@ -31,6 +32,7 @@ COVERAGE = 20.0  # s that the start waits for the first poll
 def run(settings: Settings, seconds: float | None, as_json: bool) -> None:
     """Start what is missing, show what comes, and take down what was started. Raises RayscopeError."""
     ending = Ending()
+    data = None if sys.stdout.isatty() and not as_json else data_alone()  # Ray prints there what it thinks of dead workers
     node = settings.node.name or socket.gethostname()
     runtime = paths.runtime_dir(os.environ)
     store = paths.store_path(os.environ, settings)
@@ -50,7 +52,7 @@ def run(settings: Settings, seconds: float | None, as_json: bool) -> None:
         if not ending.asked:
             say(f"store {store}; everything runs, Ctrl-C ends it")
             ending.after(seconds)
-            watch(ending, as_json)
+            watch(ending, as_json, data)
         say("ending: delivering and committing what is in flight")
 
 
@@ -116,13 +118,13 @@ def await_coverage(ending: Ending) -> None:
                 say(problem)
 
 
-def watch(ending: Ending, as_json: bool) -> None:
+def watch(ending: Ending, as_json: bool, data: FileIO | None) -> None:
     """Show what the aggregator knows until it is time to end: a live table on a terminal, lines otherwise."""
     from actors.calls import Peer
     from actors.options import AGGREGATOR
     from cluster.cli.live import Lines, LiveTable
 
-    view = LiveTable() if sys.stdout.isatty() and not as_json else Lines(as_json)
+    view = LiveTable() if data is None else Lines(as_json, data)
     aggregator = Peer(AGGREGATOR)
     with view:
         over = False

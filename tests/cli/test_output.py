@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import subprocess
 import sys
 from pathlib import Path
 
@@ -84,3 +85,16 @@ def test_a_flag_sets_a_setting_and_wins_over_set(tmp_path: Path) -> None:
     assert run() == "3.0 --set collector.interval\n"
     assert run("--interval", "7") == "7.0 --interval\n"
     assert "Seconds between two polls of the tracer." in run("--help")
+
+
+def test_what_a_library_prints_is_kept_out_of_the_data() -> None:
+    printing = """
+import os
+from cluster.cli.output import data_alone
+data = data_alone()
+print("from a library", flush=True)
+os.write(1, b"from below\\n")
+data.write(b"data\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", printing], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("data\n", "from a library\nfrom below\n")
