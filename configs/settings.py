@@ -89,6 +89,62 @@ class StoreSettings(Section):
     size_limit: Count = Field(2_000_000_000, description="Bytes of the store; beyond it the oldest closed connections are folded first.")
 
 
+class KubernetesSettings(Section):
+    """The cluster that we run in."""
+
+    mode: Literal["auto", "on", "off"] = Field(
+        "auto", description="Whether the API server is watched and published to; auto: where a pod's service account is there."
+    )
+    kubeconfig: FilePath | None = Field(
+        default=None, description="Path of a kubeconfig file to use instead of the pod's service account; null takes the pod's own."
+    )
+    namespace: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        json_schema_extra={"allowed": "a DNS label: at most 63 lower-case letters, digits and '-'"},
+        description="Namespace of our ConfigMaps and Lease; null takes the pod's own.",
+    )
+    timeout: Positive = Field(10.0, description="Seconds for one answer of the API server; a watch may be silent for longer.")
+
+
+class KubeletSettings(Section):
+    """Where a node's pods come from."""
+
+    mode: Literal["auto", "kubelet", "apiserver", "off"] = Field(
+        "auto",
+        description="Who is asked for the node's pods: kubelet, apiserver (a fallback that needs its own rights), nobody (off); "
+        "auto: the kubelet where a pod's service account is there.",
+    )
+    host: str | None = Field(
+        default=None, min_length=1, max_length=253, description="Address of the kubelet; null takes the variable HOST_IP of the pod."
+    )
+    port: int = Field(10250, ge=1, le=65535, description="Port of the kubelet.")
+    ca_file: FilePath | None = Field(
+        default=None, description="Path of the certificates that sign kubelets; null takes those of the service account."
+    )
+    insecure_tls: bool = Field(
+        default=False, description="Whether the kubelet's certificate is not verified; shown in status. Set ca_file instead where you can."
+    )
+    service_account: FilePath = Field(
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+        description="Path of the directory with the service account's token and ca.crt; both are read again at each use.",
+    )
+    timeout: Positive = Field(10.0, description="Seconds for one whole reply.")
+    reply_limit: Count = Field(64_000_000, description="Bytes of the largest reply that is read.")
+
+
+class PublishSettings(Section):
+    """The ConfigMaps `transactions` and `metadata`, and those that continue them."""
+
+    enabled: bool = Field(default=True, description="Whether the ConfigMaps are written where the API server is used.")
+    interval: Interval = Field(60.0, description="Seconds between two publications.")
+    bytes_per_round: Count = Field(4_194_304, description="Bytes written in one publication at most; the rest waits for the next.")
+    pages: Annotated[int, Field(ge=1, le=256)] = Field(
+        16, description="ConfigMaps of each kind at most, of 1 MiB each; what does not fit is counted, the busiest is kept."
+    )
+    lease_seconds: Annotated[int, Field(ge=2, le=3600)] = Field(15, description="Seconds that the publisher's Lease lasts without renewal.")
+
+
 class RaySettings(Section):
     """How Ray is started or joined."""
 
@@ -112,4 +168,7 @@ class Settings(Section):
     collector: CollectorSettings = CollectorSettings()
     aggregator: AggregatorSettings = AggregatorSettings()
     store: StoreSettings = StoreSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    kubelet: KubeletSettings = KubeletSettings()
+    publish: PublishSettings = PublishSettings()
     ray: RaySettings = RaySettings()
