@@ -15,7 +15,7 @@ WANTED := $(PLACE) $(shell cat requirements.lock pyproject.toml | cksum)
 # Said where the set-up alone is asked for; the other targets say what they do themselves.
 UP_TO_DATE := $(if $(filter install,$(MAKECMDGOALS)),echo "make: $(VENV) holds what requirements.lock names" >&2,:)
 
-.PHONY: run test install setup lint types layers lock clean
+.PHONY: run test install setup lint types layers lock kube-binaries clean
 
 run: install
 	$(SAY) 'rayscope $(ARGS)'
@@ -55,6 +55,10 @@ layers: install
 lock: install
 	$(SAY) 'writing requirements.lock'
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --group dev pyproject.toml --output-file requirements.lock
+
+# The real API server that tests/kubernetes start, into the user's cache, where it is not there yet; another Go: make GO=/path/to/go kube-binaries.
+kube-binaries:
+	@exec tests/kubernetes/build
 
 clean:
 	$(SAY) 'removing $(VENV)'
