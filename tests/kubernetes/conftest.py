@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker("kubernetes")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The same reason not to run, such as absent binaries, is said in one line for all tests of this folder."""
+    report = yield
+    if report.skipped and HERE in item.path.parents and isinstance(report.longrepr, tuple):
+        report.longrepr = (str(HERE), None, report.longrepr[2])  # type: ignore[assignment]  # pytest says the file where there is no line
+    return report
 
 
 @contextmanager

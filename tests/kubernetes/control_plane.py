@@ -24,12 +24,14 @@ What it offers, where "ns/name" is a service account, made where it is absent (i
     .kubectl(*words, input="", impersonate="", check=True)  -> subprocess.CompletedProcess[str]; by the admin
     .request(method, path, body=None)       -> (status, decoded JSON); by the admin, without the client library
     .certificates                           Authority: server(name, "IP:127.0.0.1"), client(user, *groups) -> (certificate, key), Paths
-    .stop_apiserver() .start_apiserver() .restart_apiserver()   a started one is ready; a stopped one refuses connections
+    .stop_apiserver(kill_after=10.0) .start_apiserver() .restart_apiserver(kill_after=10.0)
+                                            a started one is ready; a stopped one refuses connections; 0.0 kills it at once
     .pause() .resume()                      SIGSTOP and SIGCONT of the API server: connections are accepted and nobody answers
     .compact()                              -> int, the revision: older resource versions get 410 Gone, watches and continued lists;
                                             it restarts the API server
     .etcd("range", {...})                   -> decoded JSON; etcd's own interface, past the API server
-    .processes                              by name: etcd, kube-apiserver, kube-controller-manager, each with pid, runs, log (a Path)
+    .processes                              by name: etcd, kube-apiserver, kube-controller-manager, each with pid, runs, log (a Path),
+                                            start, stop, pause, resume: a paused etcd makes a server that answers late, and with errors
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ import json
 import ssl
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,7 +52,7 @@ from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
 from tests.kubernetes.certificates import Authority
-from tests.kubernetes.processes import Port, Process
+from tests.kubernetes.processes import STOP_TIME, Port, Process
 
 START_TIME = 120.0  # s, on a machine that does much else
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -100,13 +102,13 @@ class ControlPlane:
         self.processes["kube-apiserver"].start()
         self._wait_until_ready()
 
-    def stop_apiserver(self) -> None:
-        """SIGTERM, and SIGKILL after 10 s; from then on connections are refused."""
-        self.processes["kube-apiserver"].stop()
+    def stop_apiserver(self, kill_after: float = STOP_TIME) -> None:
+        """SIGTERM, and SIGKILL after some seconds (open watches delay its end); from then on connections are refused."""
+        self.processes["kube-apiserver"].stop(kill_after)
 
-    def restart_apiserver(self) -> None:
+    def restart_apiserver(self, kill_after: float = STOP_TIME) -> None:
         """Stop it and start it: etcd keeps every object."""
-        self.stop_apiserver()
+        self.stop_apiserver(kill_after)
         self.start_apiserver()
 
     def pause(self) -> None:
@@ -124,11 +126,12 @@ class ControlPlane:
         self.start()
 
     def start_controllers(self) -> None:
-        """Until it answers that it is healthy."""
+        """Until they work: until one has made the ConfigMap again that every namespace has of it."""
         self.user_kubeconfig(CONTROLLER_USER)
-        process = self.processes["kube-controller-manager"]
-        process.start()
-        self._wait(process, lambda: "Started controller" in process.log.read_text())
+        proof = "/api/v1/namespaces/default/configmaps/kube-root-ca.crt"
+        self.request("DELETE", proof)
+        self.processes["kube-controller-manager"].start()
+        self._wait(self.processes["kube-controller-manager"], lambda: self.request("GET", proof)[0] == 200)
 
     def stop_controllers(self) -> None:
         """SIGTERM, and SIGKILL after 10 s."""
@@ -137,7 +140,7 @@ class ControlPlane:
     def _wait_until_ready(self) -> None:
         self._wait(self.processes["kube-apiserver"], lambda: self.request("GET", "/readyz", timeout=5)[0] == 200)
 
-    def _wait(self, process: Process, ready: Any) -> None:
+    def _wait(self, process: Process, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_TIME
         last = ""
         while process.runs and time.monotonic() < deadline:
