@@ -1,4 +1,5 @@
-"""The NodeCollector: one per node, pinned to it. Loops around `cluster.core.collector`: one reads the tracer, one the metadata, one sends.
+"""The NodeCollector: one per node, pinned to it. Loops around `cluster.core.collector`: one reads the tracer, one the metadata, one sends
+(`actors/delivery.py`).
 
 They are apart so that a slow or absent aggregator never keeps the tracer waiting; the pure Collector bounds what lies between them.
 """
@@ -14,23 +15,19 @@ import time
 from typing import Any
 
 from actors import threads
-from actors.calls import Line
+from actors.delivery import IDLE, Delivery
 from actors.metrics import Metrics
-from actors.options import AGGREGATOR, INGEST
 from actors.version import STOPPED, code_version
 from actors.warnings import Warnings
 from cluster.core.collector import Collector, CollectorLimits
-from cluster.core.errors import ActorError, ActorUnavailable, RayscopeError, SourceError
-from cluster.core.wire import Answer, unpack_answer
+from cluster.core.errors import SourceError
 from cluster.sources.backoff import Backoff
 from cluster.sources.registry import metadata_sources
 from cluster.sources.tracer_socket import TracerSocket
 from configs.settings import Settings
 
 log = logging.getLogger(__name__)
-IDLE = 0.05  # s between two looks for something to send
 TRACER_BACKOFF = 5.0  # s: the longest wait for a tracer that does not answer; longer would add to what is not covered
-SEND_BACKOFF = (0.1, 5.0)  # s: the first and the longest wait for an aggregator that does not answer
 
 
 class NodeCollector:
@@ -46,13 +43,11 @@ class NodeCollector:
         self._lock = threading.Lock()  # the core
         self._source = TracerSocket(socket, f"{settings.ray.namespace}-{node}", tracer.protocol, tracer.timeout, tracer.reply_limit)
         self._metadata, self._processes, self._namespaces = metadata_sources(node, collector.docker_socket, collector.proc)
-        self._aggregator = Line(AGGREGATOR, settings.aggregator.call_timeout)
-        self._aggregator_number = 0
         self._stopping = threading.Event()
         self._metrics = Metrics("collector", node)
         self._warnings = Warnings(log, node=node)
         self._polling = threads.start(self._poll_forever)
-        threads.start(self._send_forever)
+        self._delivery = Delivery(self._core, self._lock, settings.aggregator.call_timeout, self._metrics, self._warnings)
         threads.start(self._read_forever)
 
     def __repr__(self) -> str:
@@ -83,12 +78,7 @@ class NodeCollector:
         self._polling.join(timeout / 4)
         if not self._polling.is_alive():
             self._poll_once()
-        while time.monotonic() < deadline:
-            with self._lock:
-                if self._core.greeted and self._core.next_part() is None:
-                    return True
-            time.sleep(IDLE)
-        return False
+        return self._delivery.drained(deadline)
 
     # The tracer
 
@@ -125,56 +115,6 @@ class NodeCollector:
         self._warnings.over("tracer")
         self._measure()
         return True
-
-    # The aggregator
-
-    def _send_forever(self) -> None:
-        backoff = Backoff(*SEND_BACKOFF, random.random)
-        while True:
-            try:
-                pause = 0.0 if self._send_once() else IDLE
-                backoff.reset()
-                self._warnings.over("delivery")
-            except RayscopeError as error:
-                pause = backoff.failed()
-                self._warnings.say("delivery", error)
-            time.sleep(pause)
-
-    def _send_once(self) -> bool:
-        """Say hello or send one part; False when there was nothing to send. Raises RayscopeError where it has to be tried again later."""
-        with self._lock:
-            greeted, part = self._core.greeted, self._core.next_part()
-        if not greeted:
-            self._greet(self._ask("hello", self.node, self._core.stream, self._core.incarnation))
-            return True
-        if part is None:
-            return False
-        answer = self._ask("ingest", part)
-        with self._lock:
-            self._core.on_answer(answer)
-        self._metrics.count("sent_parts")
-        if answer.verdict == "refused":
-            raise ActorError(f"the aggregator refused a part: {answer.reason}")
-        return True
-
-    def _greet(self, answer: Answer) -> None:
-        if answer.verdict == "wait":
-            raise ActorUnavailable("the aggregator's store has not taken this collector's number yet")
-        if answer.verdict != "ok":
-            raise ActorError(f"the aggregator does not take this collector ({answer.verdict}): {answer.reason}")
-        with self._lock:
-            self._core.greet(answer)
-
-    def _ask(self, method: str, *arguments: Any) -> Answer:
-        """The aggregator's answer; one call is outstanding at any time, also after a timeout. Raises RayscopeError."""
-        answer = unpack_answer(self._aggregator.ask(method, *arguments, group=INGEST))
-        if answer.aggregator < self._aggregator_number:
-            self._aggregator.forget()
-            raise ActorUnavailable(f"aggregator {answer.aggregator} answered, which aggregator {self._aggregator_number} has replaced")
-        self._aggregator_number = answer.aggregator
-        if answer.verdict == "superseded":
-            threads.leave(f"another collector has node {self.node}")
-        return answer
 
     # Everything else
 
