@@ -25,7 +25,8 @@ What it offers, where "ns/name" is a service account, made where it is absent (i
     .request(method, path, body=None)       -> (status, decoded JSON); by the admin, without the client library
     .certificates                           Authority: server(name, "IP:127.0.0.1"), client(user, *groups) -> (certificate, key), Paths
     .stop_apiserver(kill_after=10.0) .start_apiserver() .restart_apiserver(kill_after=10.0)
-                                            a started one is ready; a stopped one refuses connections; 0.0 kills it at once
+                                            a started one is ready; a stopped one refuses connections; where a watch is open it
+                                            takes all of the 10 s to stop: tests that need no clean end say kill_after=0.0
     .pause() .resume()                      SIGSTOP and SIGCONT of the API server: connections are accepted and nobody answers
     .compact()                              -> int, the revision: older resource versions get 410 Gone, watches and continued lists;
                                             it restarts the API server
@@ -279,7 +280,7 @@ class ControlPlane:
 
     def compact(self) -> int:
         """Have etcd forget all that is older than now: the revision. The API server is restarted, or its watch cache would still know."""
-        self.stop_apiserver()
+        self.stop_apiserver(kill_after=1.0)
         revision = self.etcd("range", {"key": base64.b64encode(b"/").decode()})["header"]["revision"]
         self.etcd("compaction", {"revision": revision, "physical": True})
         self.start_apiserver()
