@@ -164,6 +164,15 @@ class Collector:
         """All that a source knows now; what changed goes into the next sequence."""
         self._status.count("metadata_refused", self._metadata.update(source, records))
 
+    def say(self, at: float, further: Mapping[str, Any]) -> None:
+        """For who has no tracer: queue the metadata that changed, and every few seconds that somebody is there. `further` is added to the
+        status. To be called while `wants_poll()`. The first records that a source says here replace all that it said before."""
+        first = self._instance is None
+        self._instance, self._at = "", at
+        self._status.tell(further)
+        if first or self._metadata.pending or self._status.due(at):
+            self._queue(NOTHING)
+
     def on_reply(
         self,
         body: bytes,

@@ -1,4 +1,5 @@
-"""The kinds of metadata: what is kept of a node, a container and a process, and how it becomes a record that travels.
+"""The kinds of metadata: what is kept of a node, a container, a process, a Service, an owner of pods, and how it becomes a record that
+travels.
 
 A record is a map of plain values (msgpack can carry it) with `kind`, `workload` and the fields below; what is empty is left out. It holds
 nothing that changes by itself (no uptime, no counters), so that a record which is equal to the last one need not travel. Nor does it hold
@@ -76,7 +77,52 @@ class Process:
     started: int = 0  # s since 1970
 
 
-Kind = Node | Container | Process
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Kubernetes Service. Its record stands under each of its addresses; without any under `workload`.
+
+    A record holds a part of the backends where they are many: `uid` then ends in "+1", "+2" ..., and such a record has nothing else.
+    """
+
+    uid: str
+    name: str
+    namespace: str
+    type: str = ""  # ClusterIP, NodePort, LoadBalancer or ExternalName
+    addresses: tuple[str, ...] = ()  # cluster IPs, external IPs, load balancers' IPs
+    ports: tuple[Mapping[str, Any], ...] = ()  # port, protocol ("tcp"), name, target (number or name), node_port
+    selector: Mapping[str, str] = field(default_factory=dict)
+    external_name: str = ""
+    affinity: str = ""  # ClientIP; "" is none
+    backends: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # "80/tcp" of the Service, or "" where any port -> "IP:PORT"
+
+    @property
+    def workload(self) -> str:
+        """What traffic with the Service's addresses belongs to, as far as they tell."""
+        return f"service/{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSet:
+    """Who owns pods, and by whom it is owned: `owner` has kind, name and uid, or is empty. It stands under `workload`."""
+
+    uid: str
+    name: str
+    namespace: str
+    owner: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def workload(self) -> str:
+        """It has no traffic but that of its pods."""
+        return f"{type(self).__name__.lower()}/{self.namespace}/{self.name}"
+
+
+class Job(ReplicaSet):
+    """Likewise, of batch/v1."""
+
+    __slots__ = ()
+
+
+Kind = Node | Container | Process | Service | ReplicaSet | Job
 
 
 def record(of: Kind) -> dict[str, Any]:

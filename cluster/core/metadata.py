@@ -2,7 +2,8 @@
 
 A record carries the name of its node under `node`, so that after a restart a node can still take back what it said. Where a node's
 collector begins anew, what it said before is stale: a source that speaks again replaces its own records, and what is not said again is
-dropped after a while.
+dropped after a while. The watcher of the API server has no such while: it says nothing before it knows everything, and the API server may
+be away for long.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 RECORDS_LIMIT = 100_000  # records of one node; more are refused and counted
 STALE_AFTER = 60.0  # s
+WATCHER = "cluster/apiserver"  # who says what the API server knows; no node's name holds a "/"
 Record = Mapping[str, Any]
 Said = dict[str, set[tuple[str, str]]]  # source -> (address, uid)
 
@@ -57,7 +59,7 @@ class Metadata:
 
     def expire(self, at: float) -> None:
         """Drop what was not said again."""
-        for node in [node for node, (since, _) in self._stale.items() if at - since >= STALE_AFTER]:
+        for node in [node for node, (since, _) in self._stale.items() if node != WATCHER and at - since >= STALE_AFTER]:
             self._drop(node, self._stale.pop(node)[1])
 
     def _drop(self, node: str, said: Said) -> None:

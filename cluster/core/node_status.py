@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from typing import Any
 
 from cluster.core.decode import Reply
@@ -58,6 +59,10 @@ class NodeStatus:
     def rows(self, held: int, unattributed: int) -> None:
         """How many rows are held, and how many open ones have no owner."""
         self._now.update(rows=held, unattributed=unattributed)
+
+    def tell(self, further: Mapping[str, Any]) -> None:
+        """More that is to be said of the state right now."""
+        self._now.update(further)
 
     def due(self, at: float) -> bool:
         """Whether it is time to say this even if nothing else is to be said."""
