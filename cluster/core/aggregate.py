@@ -15,6 +15,7 @@ from cluster.core.errors import WireError
 from cluster.core.events import BatchReceived, Committed, Event, Fenced, Hello, Tick
 from cluster.core.fold import fold
 from cluster.core.forget import forget_unused
+from cluster.core.joining import depart_settled, join_ends
 from cluster.core.placing import place_moved, settle_due
 from cluster.core.restore import restore
 from cluster.core.resync import resync
@@ -142,7 +143,7 @@ class Aggregate:
         seen = min(max(0.0, final.at + final.offset), at)
         if batch.resync:
             state.metadata.begin(node.name, at)
-        state.metadata.apply(node.name, batch.metadata)
+        state.metadata.apply(node.name, batch.metadata, at)
         state.ends.forget(state.numbers_of_addresses(change[1] for change in batch.metadata))
         if batch.resync:
             resync(state, node, batch, seen)
@@ -188,8 +189,10 @@ class Aggregate:
         state = self.state
         state.metadata.expire(event.at)
         place_moved(state, event.at)
+        join_ends(state, event.at)
         for node in state.nodes.values():
             settle_due(state, node, event.at)
+            depart_settled(state, node)
         fold(state, event.at)
         made = commit.begin(state, event.at)
         forget_unused(state)

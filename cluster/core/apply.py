@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 
 from cluster.core.block import COUNTED, DESCRIBED, TOUCHED, USED, Block
 from cluster.core.checkpoint import Columns
+from cluster.core.joining import linger
 from cluster.core.placing import Slots, amounts_of, place
 from cluster.core.records import Flag, Role
-from cluster.core.sequence import GIVEN, Batch, Before
+from cluster.core.sequence import GIVEN, HOW, OURS, Batch, Before
 from cluster.core.state import Node, State
 
-LATER = Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT  # the flags that may become others while a row is open
+LATER = Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT | HOW  # the flags that may become others while a row is open
 MINUS_ONE = np.uint64(2**64 - 1)  # u64 arithmetic is modulo 2^64
 
 
@@ -29,6 +30,7 @@ def opened_rows(state: State, batch: Batch, at: float) -> Columns:
     rows["flags"] = rows["flags"] & np.uint8(GIVEN)
     rows["role"] = np.where(rows["role"] <= max(Role), rows["role"], np.uint8(Role.UNKNOWN))
     rows["cell"] = np.zeros(count, np.uint32)
+    rows["service"] = np.zeros(count, np.uint32)
     rows["first_seen"] = rows["last_seen"] = np.full(count, int(at), np.uint32)
     return rows
 
@@ -48,7 +50,8 @@ def open_rows(state: State, node: Node, batch: Batch, at: float) -> None:
 
 
 def leave(state: State, node: Node, slots: Slots, at: float) -> None:
-    """Rows leave the node's block and stay in the store. Their bytes stay on their edges, settled."""
+    """Rows leave the node's block and stay in the store. Their bytes stay on their edges, settled, but for those that linger."""
+    slots = slots[~linger(state, node, slots)] if len(slots) else slots
     if not len(slots):
         return
     block = node.block
@@ -121,6 +124,7 @@ def attribute(state: State, node: Node, batch: Batch, at: float) -> None:
         value = texts[given[name][held]] if name in ("local", "remote") else given[name][held]
         said = (value != 0) | (flags & Flag.FOLDED > 0)
         block.columns[name][slots] = np.where(said, value, block.columns[name][slots])
+    flags = np.where(flags & Flag.FOLDED > 0, flags & np.uint8(~Flag.SURE & 0xFF), flags)  # who it is may be less known than it was
     block.set_flags(slots, flags & np.uint8(~LATER & 0xFF) | given["flags"][held] & np.uint8(LATER))
     block.mark(slots, DESCRIBED)
     place(state, node, block, slots, at)
@@ -134,6 +138,6 @@ def close(state: State, node: Node, batch: Batch, at: float) -> None:
     if not len(slots):
         return
     state.edges.closed(block.columns["cell"][slots].astype(np.intp), amounts_of(block, slots).open)
-    kept = block.columns["flags"][slots] & np.uint8(Flag.FOLDED | Flag.SETTLED)
+    kept = block.columns["flags"][slots] & np.uint8(Flag.FOLDED | OURS)
     block.set_flags(slots, kept | given["flags"][held] & np.uint8(GIVEN))
     block.columns["last_seen"][slots] = int(at)

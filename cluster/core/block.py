@@ -34,11 +34,13 @@ NATIVE: dict[str, type[np.number[Any]]] = {
     "last_update": np.uint64,
     "local": np.uint32,  # number of the aggregate's texts
     "remote": np.uint32,
+    "service": np.uint32,  # number of the text service/NAMESPACE/NAME:PORT that the connection goes through; 0 for none
     "role": np.uint8,
     "cell": np.uint32,  # twice the edge's number, plus 1 for the server's view; 0 for no edge yet
     "first_seen": np.uint32,  # s since 1970
     "last_seen": np.uint32,
 }
+NAMED = ("local", "remote", "service")  # what holds numbers of texts
 COUNTED = ("sent", "recv", "retransmits")
 MOVING = (*COUNTED, "flags", "generation", "last_update", "last_seen")  # what changes without DESCRIBED
 # What `marks` says of a slot.

@@ -1,7 +1,7 @@
 """What passes between the aggregate and a store: a commit one way, a checkpoint the other.
 
-Rows are columns (equal lengths, ROW below); `source` and `dest` index `addresses`, `local` and `remote` index `texts`, `node` indexes
-`node_names`. Strings are decoded here, so that a store knows nothing of the wire.
+Rows are columns (equal lengths, ROW below); `source` and `dest` index `addresses`, `local`, `remote` and `service` index `texts`, `node`
+indexes `node_names`. Strings are decoded here, so that a store knows nothing of the wire.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ ROW: dict[str, type[np.number[Any]]] = {
     "last_update": np.uint64,  # ns since boot of the node
     "local": np.uint32,  # index into texts
     "remote": np.uint32,
+    "service": np.uint32,  # index into texts
     "role": np.uint8,
     "edge": np.int64,  # the edge's number, -1 for none yet
     "first_seen": np.float64,  # s since 1970
@@ -87,6 +88,7 @@ class Edge:
     views: tuple[tuple[int, ...], tuple[int, ...]]  # client's view, server's view: VIEW
     first_seen: float
     last_seen: float
+    proof: tuple[int, int] = (0, 0)  # of each view: Proof bits, what its rows' ends rest on
 
 
 # What a view holds: first what the map shows, which moves with a row when its identity changes; then what is exported, which never falls.

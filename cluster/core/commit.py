@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.core.block import DESCRIBED, NATIVE, TOUCHED, USED, Block
+from cluster.core.block import DESCRIBED, NAMED, NATIVE, TOUCHED, USED, Block
 from cluster.core.checkpoint import COUNTERS, NO_SLOT, ROW, Columns, Commit, Rows
 from cluster.core.intern import compact
 from cluster.core.records import format_address
@@ -92,8 +92,8 @@ def with_tables(state: State, columns: Columns) -> Rows:
     if not len(columns["uid"]):
         return Rows(columns, node_names=tuple(state.nodes))
     (source, dest), addresses = compact([columns["source"], columns["dest"]], state.addresses.values)
-    (_, local, remote), texts = compact([np.zeros(1, np.uint32), columns["local"], columns["remote"]], state.texts.values)
-    columns = columns | {"source": source, "dest": dest, "local": local, "remote": remote}
+    (_, *named), texts = compact([np.zeros(1, np.uint32), *(columns[name] for name in NAMED)], state.texts.values)
+    columns = columns | {"source": source, "dest": dest} | dict(zip(NAMED, named, strict=True))
     return Rows(columns, tuple(map(format_address, addresses)), tuple(texts), tuple(state.nodes))
 
 

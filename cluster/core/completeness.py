@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cluster.core.checkpoint import NodeState
+from cluster.core.edges import has_traffic
 from cluster.core.ends import UNATTRIBUTED
 from cluster.core.records import Flag
 from cluster.core.snapshot import Snapshot
@@ -29,7 +30,7 @@ def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
         "nodes_covered": sum(node["state"] == "ok" for node in nodes),
         "rows": sum(map(len, snapshot.tables)),
         "open": sum(int((table.columns["flags"] & Flag.CLOSED == 0).sum()) for table in snapshot.tables),
-        "edges": sum(any(map(any, edge.views)) for edge in snapshot.edges.values()),
+        "edges": sum(has_traffic(edge) for edge in snapshot.edges.values()),
         **{name: sum(_number(one.get(name)) for one in said) for name in SUMS},
         "unattributed": _unattributed(snapshot),
         "refused": snapshot.counters.get("refused", 0) + sum(_refused(one) for one in said),

@@ -48,6 +48,7 @@ class EdgeTable:
         self._numbers: dict[Key, int] = {}
         self.total: Columns = {name: np.zeros(2, np.uint64) for name in TOTALS}
         self.less: Columns = {name: np.zeros(2, np.uint64) for name in SUMS}
+        self.proof: NDArray[np.uint8] = np.zeros(2, np.uint8)
         self.first_seen = np.zeros(1)
         self.last_seen = np.zeros(1)
         self._committed: list[NDArray[Any]] = []
@@ -75,8 +76,13 @@ class EdgeTable:
         for columns in (self.total, self.less):
             for name, column in columns.items():
                 columns[name] = np.concatenate([column, np.zeros(2 * edges - len(column), np.uint64)])
+        self.proof = np.concatenate([self.proof, np.zeros(2 * edges - len(self.proof), np.uint8)])
         self.first_seen = np.concatenate([self.first_seen, np.zeros(edges - len(self.first_seen))])
         self.last_seen = np.concatenate([self.last_seen, np.zeros(edges - len(self.last_seen))])
+
+    def prove(self, cells: NDArray[np.intp], proof: NDArray[np.uint8]) -> None:
+        """Rows of these cells rest on that (Proof bits)."""
+        np.bitwise_or.at(self.proof, cells, proof)
 
     def grew(self, cells: NDArray[np.intp], amounts: Columns, at: float) -> None:
         """Rows of these cells counted more; amounts (u64) by name, those of SUMS that moved."""
@@ -127,13 +133,15 @@ class EdgeTable:
         totals = [self.total[name][cells] for name in TOTALS] + [self.total[name][cells] + self.less[name][cells] for name in SUMS]
         views = list(zip(*(column.tolist() for column in totals), strict=True))
         first, last = float(self.first_seen[number]), float(self.last_seen[number])
-        return Edge(number, *self.keys[number], (views[0], views[1]), first, last)
+        client, server = self.proof[cells].tolist()
+        return Edge(number, *self.keys[number], (views[0], views[1]), first, last, (client, server))
 
     def restore(self, edges: tuple[Edge, ...]) -> None:
         """Begin with these; their numbers are kept."""
         for edge in sorted(edges, key=lambda one: one.number):
             self._pad(edge.number)
             self._append(Key(edge.client, edge.server, edge.service, edge.protocol, edge.port), edge.first_seen, edge.last_seen)
+            self.proof[2 * edge.number : 2 * edge.number + 2] = edge.proof
             for cell, view in zip((2 * edge.number, 2 * edge.number + 1), edge.views, strict=True):
                 for name, value in zip(TOTALS, view, strict=False):
                     self.total[name][cell] = value
@@ -148,7 +156,9 @@ class EdgeTable:
 
     def changed(self) -> list[int]:
         """The numbers of edges that are not as they were at the last call."""
-        columns = [column.reshape(-1, 2) for column in (*self.total.values(), *self.less.values())] + [self.last_seen.reshape(-1, 1)]
+        columns = [column.reshape(-1, 2) for column in (*self.total.values(), *self.less.values(), self.proof)] + [
+            self.last_seen.reshape(-1, 1)
+        ]
         now = np.concatenate([column[: len(self.keys)].astype(np.uint64, copy=False) for column in columns], axis=1)
         differs = np.ones(len(now), np.bool_)
         if self._committed:
@@ -156,3 +166,8 @@ class EdgeTable:
             differs[: len(before)] = (now[: len(before)] != before).any(axis=1)
         self._committed = [now]
         return [int(number) for number in np.flatnonzero(differs) if number]
+
+
+def has_traffic(edge: Edge) -> bool:
+    """Whether some row is, or was when it left, on this edge; one from which all rows have moved is kept for what it has exported."""
+    return any(any(view[: len(TOTALS)]) for view in edge.views)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.core.block import Block
+from cluster.core.block import NAMED, Block
 from cluster.core.state import State
 
 
@@ -14,7 +14,7 @@ def forget_unused(state: State) -> None:
     if state.departed:
         return
     blocks = [block for node in state.nodes.values() for block, _ in node.blocks]
-    for table, names in ((state.addresses, ("source", "dest")), (state.texts, ("local", "remote"))):
+    for table, names in ((state.addresses, ("source", "dest")), (state.texts, NAMED)):
         if len(table) < table.worth_a_look:
             continue
         renumbered = table.keep(_used(blocks, names, len(table)))
@@ -26,7 +26,7 @@ def forget_unused(state: State) -> None:
         state.ends.forget_all()
 
 
-def _used(blocks: list[Block], names: tuple[str, str], size: int) -> NDArray[np.bool_]:
+def _used(blocks: list[Block], names: tuple[str, ...], size: int) -> NDArray[np.bool_]:
     """Which numbers of a table these columns use."""
     used = np.zeros(size, np.bool_)
     for block in blocks:

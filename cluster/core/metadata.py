@@ -11,6 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cluster.core.identities import Identities
+from cluster.core.owners import Owners
+from cluster.core.services import Services
+
 RECORDS_LIMIT = 100_000  # records of one node; more are refused and counted
 STALE_AFTER = 60.0  # s
 WATCHER = "cluster/apiserver"  # who says what the API server knows; no node's name holds a "/"
@@ -23,8 +27,13 @@ class Metadata:
 
     def __init__(self) -> None:
         self.records: dict[str, dict[str, dict[str, Record]]] = {}
+        self.identities = Identities()
+        self.owners = Owners()
+        self.services = Services()
+        self.fronts = 0  # moves with every change of where Services are met
         self.changed: set[str] = set()  # addresses, since the last commit
         self.moved: set[str] = set()  # addresses whose workload may be another one now
+        self.reowned: set[str] = set()  # pods and owners whose controller may be another one now
         self.refused = 0
         self._said: dict[str, Said] = {}
         self._stale: dict[str, tuple[float, Said]] = {}
@@ -36,6 +45,7 @@ class Metadata:
             for source, by_uid in sources.items():
                 for uid, record in by_uid.items():
                     self._of(str(record.get("node", "")), source).add((address, uid))
+                    self._learn(source, address, uid, record, 0.0)
 
     def _of(self, node: str, source: str) -> set[tuple[str, str]]:
         return self._said.setdefault(node, {}).setdefault(source, set())
@@ -46,28 +56,29 @@ class Metadata:
         if said:
             self._stale[node] = (at, said)
 
-    def apply(self, node: str, changes: Iterable[tuple[str, str, str, Record | None]]) -> None:
-        """Apply (source, address, uid, record) of one node; None removes."""
+    def apply(self, node: str, changes: Iterable[tuple[str, str, str, Record | None]], at: float) -> None:
+        """Apply (source, address, uid, record) of one node, said at `at` (s since 1970); None removes."""
         replaced: Said = {}
         stale = self._stale.get(node, (0.0, {}))[1]
         for source, address, uid, record in changes:
             if source in stale:
                 replaced[source] = stale.pop(source)
             replaced.get(source, set()).discard((address, uid))
-            self._put(node, source, address, uid, record)
-        self._drop(node, replaced)
+            self._put(node, source, address, uid, record, at)
+        self._drop(node, replaced, at)
 
     def expire(self, at: float) -> None:
-        """Drop what was not said again."""
+        """Drop what was not said again, and who had addresses long ago."""
+        self.identities.expire(at)
         for node in [node for node, (since, _) in self._stale.items() if node != WATCHER and at - since >= STALE_AFTER]:
-            self._drop(node, self._stale.pop(node)[1])
+            self._drop(node, self._stale.pop(node)[1], at)
 
-    def _drop(self, node: str, said: Said) -> None:
+    def _drop(self, node: str, said: Said, at: float) -> None:
         for source, keys in said.items():
             for address, uid in sorted(keys):
-                self._put(node, source, address, uid, None)
+                self._put(node, source, address, uid, None, at)
 
-    def _put(self, node: str, source: str, address: str, uid: str, record: Record | None) -> None:
+    def _put(self, node: str, source: str, address: str, uid: str, record: Record | None, at: float) -> None:
         said = self._of(node, source)
         known = self.records.get(address, {}).get(source, {}).get(uid)
         if record is None:
@@ -75,6 +86,7 @@ class Metadata:
             if known is None or known.get("node") != node:
                 return
             self._remove(source, address, uid)
+            self._unlearn(source, address, uid, known, at)
         else:
             if known is None and sum(map(len, self._said[node].values())) >= RECORDS_LIMIT:
                 self.refused += 1
@@ -84,6 +96,7 @@ class Metadata:
             if record == known:
                 return
             self.records.setdefault(address, {}).setdefault(source, {})[uid] = record
+            self._learn(source, address, uid, record, at)
         self.changed.add(address)
         self.moved.add(address)
 
@@ -95,22 +108,19 @@ class Metadata:
         if not sources:
             del self.records[address]
 
-    def workload(self, node: str, address: str) -> str | None:
-        """Who has that address, as seen on `node`; None where nobody is known to.
+    # What the records mean
 
-        Bridge addresses repeat on every node, so what the node itself says comes first. Of several at one address, the machine wins (its
-        containers and processes share it); several others are `ambiguous`.
-        """
-        here = [record for by_uid in self.records.get(address, {}).values() for record in by_uid.values()]
-        own = [record for record in here if record.get("node") == node]
-        named = [record for record in own or here if record.get("workload")]
-        machines = [record for record in named if record.get("kind") == "node"]
-        workloads = {str(record["workload"]) for record in machines or named}
-        if len(workloads) > 1:
-            return f"ambiguous/{address}"
-        return workloads.pop() if workloads else None
+    def _learn(self, source: str, address: str, uid: str, record: Record, at: float) -> None:
+        self.identities.put(address, (source, uid), record, at)
+        if text := self.owners.put(address, uid, record):
+            self.reowned.add(text)
+        if record.get("kind") == "service":
+            self.services.put(address, uid, record)
+        self.fronts += record.get("kind") in ("service", "node")
 
-    def is_shared(self, address: str) -> bool:
-        """Whether records of several nodes stand at that address, so that the answer depends on who asks."""
-        here = self.records.get(address, {})
-        return len({record.get("node") for by_uid in here.values() for record in by_uid.values()}) > 1
+    def _unlearn(self, source: str, address: str, uid: str, record: Record, at: float) -> None:
+        self.identities.remove(address, (source, uid), at)
+        self.owners.remove(address, uid, record)
+        if record.get("kind") == "service":
+            self.services.remove(address, uid, record)
+        self.fronts += record.get("kind") in ("service", "node")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cluster.core.checkpoint import VIEW, Edge
 from cluster.core.completeness import status
+from cluster.core.edges import has_traffic
 from cluster.core.errors import QueryError
 from cluster.core.filters import Filter, protocol_name
 from cluster.core.records import Direction, Flag, Role, format_address, transaction_key
@@ -145,7 +146,7 @@ def metadata(snapshot: Snapshot, address: str | None = None) -> dict[str, Any]:
 
 def edges(snapshot: Snapshot, workload: str | None = None) -> list[dict[str, Any]]:
     """Edges with traffic, the busiest first; `workload` is part of the name of either end."""
-    found = [edge for edge in snapshot.edges.values() if any(map(any, edge.views))]
+    found = [edge for edge in snapshot.edges.values() if has_traffic(edge)]
     found = [edge for edge in found if workload is None or workload in edge.client or workload in edge.server]
     return [_edge(edge) for edge in sorted(found, key=lambda edge: (-sum(view[0] + view[1] for view in edge.views), edge.number))]
 

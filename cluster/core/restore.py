@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.core.block import COUNTED, NATIVE
+from cluster.core.block import COUNTED, NAMED, NATIVE
 from cluster.core.checkpoint import NO_SLOT, Checkpoint, Columns, Rows
 from cluster.core.ends import EXTERNAL, is_client
 from cluster.core.placing import amounts_of
@@ -35,7 +35,7 @@ def native(rows: Rows, addresses: np.ndarray[tuple[int], np.dtype[np.intp]], tex
     """ROW columns as NATIVE ones and `base_*`; `addresses` and `texts` renumber the rows' tables."""
     given = rows.columns
     columns = dict(given)
-    for name, numbers in (("source", addresses), ("dest", addresses), ("local", texts), ("remote", texts)):
+    for name, numbers in (("source", addresses), ("dest", addresses), *((name, texts) for name in NAMED)):
         columns[name] = numbers[given[name]]
     edge = given["edge"]
     columns["cell"] = np.where(edge < 0, 0, 2 * edge + ~is_client(given))

@@ -11,7 +11,7 @@ from cluster.core.checkpoint import Columns
 from cluster.core.match import match
 from cluster.core.placing import place
 from cluster.core.records import Flag
-from cluster.core.sequence import Batch
+from cluster.core.sequence import OURS, Batch
 from cluster.core.state import Node, State
 
 ADDRESSED = ("net_ns", "protocol", "source", "dest", "sport", "dport", "cookie")
@@ -88,11 +88,11 @@ def _continue(old: Block, kept: NDArray[np.intp], rows: Columns, *, another: boo
     goes_on = dict(rows)
     for name in COUNTED:
         goes_on[f"base_{name}"] = was[f"base_{name}"] + np.where(ended, was[name], 0).astype(was[f"base_{name}"].dtype)
-    for name in ("uid", "cell", "first_seen"):
+    for name in ("uid", "cell", "service", "first_seen"):
         goes_on[name] = was[name]
     for name in ("pid", "local", "remote", "role"):
         goes_on[name] = np.where((rows[name] != 0) | (rows["flags"] & Flag.FOLDED > 0), rows[name], was[name])
-    goes_on["flags"] = rows["flags"] | was["flags"] & np.uint8(Flag.SETTLED)
+    goes_on["flags"] = rows["flags"] | was["flags"] & np.uint8(OURS)
     return goes_on
 
 

@@ -19,7 +19,9 @@ from cluster.core.wire import SECTIONS, Final, Part
 
 SLOTS_SLACK = 1 << 20  # a slot may be this far above what the node's numbering needs
 TEXT_LIMIT = 300  # characters of a workload; the rest is cut off
-GIVEN = Flag.CLOSED | Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT | Flag.FOLDED  # the flags that a collector says
+HOW = Flag.BY_LISTENER | Flag.BY_NAMESPACE
+GIVEN = Flag.CLOSED | Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT | Flag.FOLDED | HOW  # the flags that a collector says
+OURS = Flag.SETTLED | Flag.SURE  # the flags that it does not
 
 
 @dataclass(frozen=True, slots=True)

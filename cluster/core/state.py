@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ class AggregateLimits:
 
     rows: int = 1_000_000  # beyond it closed rows are summed into fold rows
     externals: int = 10_000  # outside addresses told apart; beyond it /24 (IPv6 /48), and beyond as many of those, `external/other`
+    networks: Mapping[str, Sequence[str]] = field(default_factory=dict)  # names of outside networks, and their CIDR blocks
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ class State:
         self.addresses: Interned[bytes] = Interned(NOWHERE)
         self.texts: Interned[str] = Interned("")
         self.metadata = Metadata()
-        self.ends = Ends(self.addresses, self.texts, self.metadata, limits.externals)
+        self.ends = Ends(self.addresses, self.texts, self.metadata, limits.externals, limits.networks)
         self.edges = EdgeTable()
         self.counters: Counter[str] = Counter()
         self.next_uid = 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cluster.core.checkpoint import COUNTERS, ROW, Columns, Rows
 from cluster.stores.schema import SIGNED_MAX, column_name, integer
 
-TEXT_COLUMNS = {"node": "node_names", "source": "addresses", "dest": "addresses", "local": "texts", "remote": "texts"}
+TEXT_COLUMNS = {"node": "node_names", "source": "addresses", "dest": "addresses", "local": "texts", "remote": "texts", "service": "texts"}
 """Columns that are an index in `Rows` and a text in the store."""
 
 UPDATE_COUNTERS = f"UPDATE transaction_rows SET {', '.join(f'{column_name(name)} = ?' for name in COUNTERS)} WHERE uid = ?"  # noqa: S608

@@ -43,7 +43,7 @@ CREATE TABLE transaction_rows (
     pid INTEGER NOT NULL,
     cookie NOT NULL,               -- the kernel's number of the socket; 0 not known
     direction INTEGER NOT NULL,    -- 0 not known, 1 incoming, 2 outgoing, 3 local, 4 none
-    flags INTEGER NOT NULL,        -- 1 closed, 2 bytes unknown, 4 received may be one high, 8 sum of many, 16 exported
+    flags INTEGER NOT NULL,        -- 1 closed, 2 bytes unknown, 4 received may be one high, 8 sum of many; see records.Flag
     monotonic_sent_bytes NOT NULL, -- the tracer's last value; twenty digits of TEXT above 2^63-1
     monotonic_recv_bytes NOT NULL,
     monotonic_retransmits INTEGER NOT NULL,
@@ -54,6 +54,7 @@ CREATE TABLE transaction_rows (
     last_update_epoch NOT NULL,    -- ns since the node booted
     local TEXT NOT NULL,           -- workload of the local end, '' not known
     remote TEXT NOT NULL,
+    service TEXT NOT NULL,         -- the Service that it goes through, service/NAMESPACE/NAME:PORT; '' none
     role INTEGER NOT NULL,         -- of the local end: 0 not known, 1 client, 2 server
     edge INTEGER,                  -- edges.number, NULL none yet
     first_seen REAL,               -- s since 1970
@@ -77,7 +78,9 @@ CREATE TABLE edges (
     port INTEGER NOT NULL,
     {views},                       -- as the client's end counts, then as the server's
     first_seen REAL,
-    last_seen REAL
+    last_seen REAL,
+    client_proof INTEGER NOT NULL, -- Proof bits of each view: what its rows' ends rest on
+    server_proof INTEGER NOT NULL
 );
 
 CREATE TABLE nodes (               -- how far each node's stream is applied
@@ -112,7 +115,7 @@ CREATE VIEW transactions AS        -- each row with its key, its state and its t
 CREATE VIEW flows AS               -- transactions in words
     SELECT key, node, CASE protocol WHEN 0 THEN 'tcp' WHEN 1 THEN 'udp' ELSE protocol END AS protocol,
         source, sport, dest, dport, pid, net_ns, state,
-        CASE role WHEN 1 THEN 'client' WHEN 2 THEN 'server' ELSE 'unknown' END AS role, local, remote,
+        CASE role WHEN 1 THEN 'client' WHEN 2 THEN 'server' ELSE 'unknown' END AS role, local, remote, service,
         CASE WHEN flags & 2 THEN NULL ELSE monotonic_sent_bytes END AS monotonic_sent_bytes,
         CASE WHEN flags & 2 THEN NULL ELSE monotonic_recv_bytes END AS monotonic_recv_bytes,
         monotonic_retransmits, total_sent_bytes, total_recv_bytes, total_retransmits,
@@ -132,7 +135,19 @@ META = {
 }
 
 VIEW_COLUMNS = tuple(f"{side}_{value}" for side in ("client", "server") for value in VIEW)
-EDGE_COLUMNS = ("number", "client", "server", "service", "protocol", "port", *VIEW_COLUMNS, "first_seen", "last_seen")
+EDGE_COLUMNS = (
+    "number",
+    "client",
+    "server",
+    "service",
+    "protocol",
+    "port",
+    *VIEW_COLUMNS,
+    "first_seen",
+    "last_seen",
+    "client_proof",
+    "server_proof",
+)
 NODE_COLUMNS = ("node", "incarnation", "stream", "applied", "instance", "closed_through", "status")
 _LOW = "CAST(substr('0000000000' || {0}, -10) AS INTEGER)"
 _HIGH = "CAST(substr('0000000000' || {0}, 1, length({0})) AS INTEGER)"

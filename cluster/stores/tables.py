@@ -64,7 +64,18 @@ def _node_values(state: NodeState) -> tuple[Any, ...]:
 
 def _edge_values(edge: Edge) -> tuple[Any, ...]:
     views = [integer(value) for view in edge.views for value in view]
-    return edge.number, edge.client, edge.server, edge.service, edge.protocol, edge.port, *views, edge.first_seen, edge.last_seen
+    return (
+        edge.number,
+        edge.client,
+        edge.server,
+        edge.service,
+        edge.protocol,
+        edge.port,
+        *views,
+        edge.first_seen,
+        edge.last_seen,
+        *edge.proof,
+    )
 
 
 def read(database: sqlite3.Connection, where: str, arguments: tuple[Any, ...] = ()) -> Checkpoint:
@@ -87,8 +98,8 @@ def _node(values: tuple[Any, ...]) -> NodeState:
 
 
 def _edge(values: tuple[Any, ...]) -> Edge:
-    number, client, server, service, protocol, port, *views, first_seen, last_seen = values
+    number, client, server, service, protocol, port, *views, first_seen, last_seen, client_proof, server_proof = values
     numbers = tuple(map(int, views))
     half = len(numbers) // 2
     sides = (numbers[:half], numbers[half:])
-    return Edge(number, client, server, service, protocol, port, sides, first_seen, last_seen)
+    return Edge(number, client, server, service, protocol, port, sides, first_seen, last_seen, (client_proof, server_proof))

@@ -13,7 +13,7 @@ from cluster.core.checkpoint import COUNTERS, NO_SLOT, ROW, VIEW, Checkpoint, Co
 from cluster.core.records import Flag
 
 Record = dict[str, Any]
-TABLES = {"node": "node_names", "source": "addresses", "dest": "addresses", "local": "texts", "remote": "texts"}
+TABLES = {"node": "node_names", "source": "addresses", "dest": "addresses", "local": "texts", "remote": "texts", "service": "texts"}
 PLAIN: Record = {
     "node": "one",
     "slot": 0,
@@ -24,6 +24,7 @@ PLAIN: Record = {
     "dport": 443,
     "local": "container/web",
     "remote": "",
+    "service": "",
     "role": 1,
     "edge": -1,
     "first_seen": 1e9,
@@ -128,6 +129,7 @@ edges = st.builds(
     views=st.tuples(views, views),
     first_seen=st.floats(0, 4e9),
     last_seen=st.floats(0, 4e9),
+    proof=st.tuples(*[st.integers(0, 255)] * 2),
 )
 
 
