@@ -72,7 +72,7 @@ def test_the_second_call_builds_nothing(environ: dict[str, str], tmp_path: Path)
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call.split("/")[-1] for call in calls] == ["v3", "kube-apiserver", "kubectl", "kube-controller-manager"]
     assert all("component-base/version.gitVersion=v1." in call for call in calls)
-    assert "3 GB in Go's module and build caches" in first.stderr
+    assert "4 GB in Go's module and build caches" in first.stderr
 
     second = run(environ | {"GO": "/absent"})
     assert (second.returncode, second.stdout, second.stderr) == (0, first.stdout, "")
