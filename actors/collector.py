@@ -42,7 +42,8 @@ class NodeCollector:
         self._core = Collector(node, secrets.randbits(63), limits)
         self._lock = threading.Lock()  # the core
         self._source = TracerSocket(socket, f"{settings.ray.namespace}-{node}", tracer.protocol, tracer.timeout, tracer.reply_limit)
-        self._metadata, self._processes, self._namespaces = metadata_sources(node, collector.docker_socket, collector.proc)
+        sources = metadata_sources(node, collector.docker_socket, collector.proc, settings.kubelet)
+        self._metadata, self._processes, self._namespaces = sources
         self._stopping = threading.Event()
         self._metrics = Metrics("collector", node)
         self._warnings = Warnings(log, node=node)

@@ -1,5 +1,5 @@
-"""The kinds of metadata: what is kept of a node, a container, a process, a Service, an owner of pods, and how it becomes a record that
-travels.
+"""The kinds of metadata: what is kept of a node, a pod, a container, a process, a Service, an owner of pods, and how it becomes a record
+that travels.
 
 A record is a map of plain values (msgpack can carry it) with `kind`, `workload` and the fields below; what is empty is left out. It holds
 nothing that changes by itself (no uptime, no counters), so that a record which is equal to the last one need not travel. Nor does it hold
@@ -9,10 +9,11 @@ anything that could be a secret: no environment, no arguments, and of labels onl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 TEXT_LIMIT = 128  # characters of one name: above the longest that systemd units and images have in practice
+WORKLOAD_LIMIT = 300  # characters of a workload, as those of connections are cut (sequence.TEXT_LIMIT)
 
 
 def plain(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -62,6 +63,50 @@ class Container:
     def workload(self) -> str:
         """What the container's traffic belongs to."""
         return f"container/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PodContainer:
+    """A container of a pod. `pid` is that of its first process as the host numbers it; 0 is not known."""
+
+    id: str  # 64 hexadecimal digits as a rule, without the runtime's name; "" before it was made
+    name: str
+    image: str = ""
+    ports: tuple[str, ...] = ()  # "8080/tcp"
+    state: str = ""  # running, waiting or terminated
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What controls a pod."""
+
+    kind: str  # as the API writes it: ReplicaSet
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of one node. Its record stands under each of its addresses, of a host-network pod under the node's."""
+
+    uid: str
+    name: str
+    namespace: str
+    addresses: tuple[str, ...] = ()
+    owner: Owner | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    phase: str = ""  # Pending, Running, Succeeded, Failed or Unknown
+    host_network: bool = False
+    started: str = ""  # RFC 3339, as are all times that the API gives
+    ended: str = ""  # when its last container ended, or it began to be deleted; "" while it runs
+    node: str = ""
+    containers: tuple[PodContainer, ...] = ()
+
+    @property
+    def workload(self) -> str:
+        """What the pod's traffic belongs to."""
+        return f"pod/{self.namespace}/{self.name}"[:WORKLOAD_LIMIT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +167,23 @@ class Job(ReplicaSet):
     __slots__ = ()
 
 
-Kind = Node | Container | Process | Service | ReplicaSet | Job
+Kind = Node | Container | Pod | Process | Service | ReplicaSet | Job
 
 
 def record(of: Kind) -> dict[str, Any]:
     """The record that travels."""
+    return {"kind": type(of).__name__.lower(), "workload": of.workload, **_fields(of)}
+
+
+def _fields(of: Any) -> dict[str, Any]:
     values = {each.name: _value(getattr(of, each.name)) for each in fields(of)}
-    return {"kind": type(of).__name__.lower(), "workload": of.workload, **{name: value for name, value in values.items() if value}}
+    return {name: value for name, value in values.items() if value}
 
 
 def _value(value: Any) -> Any:
     """Tuples as the lists that msgpack gives back, so that a record equals itself after the journey."""
+    if is_dataclass(value):
+        return _fields(value)
     if isinstance(value, Mapping):
         return {name: _value(each) for name, each in value.items()}
     return [_value(each) for each in value] if isinstance(value, tuple) else value

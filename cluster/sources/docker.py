@@ -63,6 +63,7 @@ class DockerSource:
         self._proc = str(proc)
         self._timeout = timeout
         self._namespaces = namespaces or Namespaces(self._proc)
+        self.leave_pods = False  # whether a kubelet is asked: a pod's containers are then its own
         self._lives: dict[str, Life] = {}
         self._reads = 0
         self._status: dict[str, Any] = {"state": "unread"}
@@ -87,7 +88,7 @@ class DockerSource:
 
     def _read(self) -> Records:
         listed, refused, left_out = decode_list(self._get("/containers/json", LIST_LIMIT), CONTAINERS_LIMIT)
-        by_id = {each.id: each for each in listed}
+        by_id = {each.id: each for each in listed if not self._is_a_pods(each)}
         self._keep(by_id.values())
         self._look_for_pids()
         self._namespaces.update(() if refused or left_out else self._tenants(by_id))  # alone is who has no other, also none unread
@@ -95,11 +96,18 @@ class DockerSource:
             "state": "ok",
             "version": self._status.get("version") or self._version(),
             "containers": len(by_id),
+            "of_pods": len(listed) - len(by_id),
             "without_pid": sum(not life.state.pid for life in self._lives.values()),
             "refused": refused,
             "left_out": left_out,
         }
         return self._records(by_id)
+
+    def _is_a_pods(self, listed: Listed) -> bool:
+        """One container has one claim: the kubelet's where it names the container, or Docker says that it is a pod's."""
+        if not self.leave_pods:
+            return False
+        return self._workloads.get(listed.id, "").startswith("pod/") or bool(listed.labels and listed.labels.pod_uid)
 
     def _records(self, by_id: dict[str, Listed]) -> Records:
         node = self._address()
@@ -122,7 +130,8 @@ class DockerSource:
         names = {each.id: f"container/{each.name}" for each in listed}
         for gone in self._lives.keys() - names:
             del self._lives[gone]
-            self._workloads.pop(gone, None)
+            if self._workloads.get(gone, "").startswith("container/"):
+                del self._workloads[gone]
         for identity, workload in names.items():
             self._lives.setdefault(identity, Life())
             self._workloads[identity] = workload

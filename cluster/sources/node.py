@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.core.kinds import Node, line, plain, record
+from cluster.core.records import format_address, pack_address
 from cluster.sources.addresses import local_addresses
 
 READ_LIMIT = 65_536  # bytes of one file of the system
@@ -51,6 +52,17 @@ class NodeSource:
     def address(self) -> str:
         """Where records stand of what has no address of its own: the machine's first address. Raises SourceError."""
         return next(iter(self._addresses()), f"node/{plain(self._node)}")
+
+
+def node_addresses(host: str = "") -> tuple[str, ...]:
+    """The machine's addresses. `host`: the one that a pod is told of its node ("" outside of pods), which is all that a pod with a network
+    of its own can know. Raises SourceError."""
+    own = local_addresses()
+    try:
+        told = format_address(pack_address(host))
+    except ValueError:
+        return own
+    return own if told in own else (told,)
 
 
 def node_uid(name: str, root: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from cluster.core.kinds import Process, plain, record
 from cluster.sources import cgroup
 
 READ_LIMIT = 65_536  # bytes of one /proc file: above 13 hierarchies of the longest path
+NSPID = re.compile(rb"^NSpid:([0-9 \t]+)$", re.MULTILINE)
 KNOWN_LIMIT = 10_000  # processes remembered; beyond it the one not asked for the longest is forgotten
 
 
@@ -29,13 +31,17 @@ class Processes:
     """The processes of one machine.
 
     `proc` is the /proc to read: in a pod, the host's. `workloads` gives the workload of a container id as the sources of containers know it
-    ("container/web"); it is read at every question, so that it may grow meanwhile.
+    ("container/web", "pod/shop/cart-x2x"), and that of a pod's UID; it is read at every question, so that it may grow meanwhile. `inside`
+    is as in `cgroup.parse`.
     """
 
-    def __init__(self, proc: str | Path = "/proc", workloads: Mapping[str, str] | None = None, limit: int = KNOWN_LIMIT) -> None:
+    def __init__(
+        self, proc: str | Path = "/proc", workloads: Mapping[str, str] | None = None, limit: int = KNOWN_LIMIT, inside: str = ""
+    ) -> None:
         self._proc = os.fspath(proc)
         self._workloads = {} if workloads is None else workloads
         self._limit = limit
+        self._inside = inside
         self._known: OrderedDict[int, tuple[Stat, cgroup.Membership]] = OrderedDict()
         self._boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)  # once: a step of the clock would move every start
         self.forgotten = 0
@@ -43,7 +49,8 @@ class Processes:
     def workload_of(self, pid: int) -> str:
         """The workload of a live process, "" for any other.
 
-        "container/NAME" ("container/<12 hex>" where no source knows the id), else "unit/ssh.service", else "process/curl".
+        "pod/NAMESPACE/NAME" or "container/NAME" ("container/<12 hex>" where no source knows the id), else "unit/ssh.service", else
+        "process/curl".
         """
         known = self._look_up(pid)
         return self._workload(*known) if known else ""
@@ -60,7 +67,7 @@ class Processes:
         if stat is None:
             return None
         if known is None or known[0] != stat:
-            known = stat, read_membership(self._proc, pid)
+            known = stat, read_membership(self._proc, pid, self._inside)
             again = read_stat(self._proc, pid)
             if again is None or again.start != stat.start:  # it ended between the two reads; the cgroup may be a successor's
                 return None
@@ -71,8 +78,8 @@ class Processes:
         return known
 
     def _workload(self, stat: Stat, membership: cgroup.Membership) -> str:
-        for container in reversed(membership.containers):
-            if workload := self._workloads.get(container):
+        for owner in (*membership.containers[:-1], membership.pod, *membership.containers[-1:])[::-1]:  # the innermost first
+            if workload := self._workloads.get(owner):
                 return workload
         if membership.containers:
             return f"container/{membership.containers[-1][:12]}"
@@ -134,6 +141,13 @@ def read_stat(proc: str, pid: int) -> Stat | None:
     return Stat(plain(raw[opening + 1 : closing].decode("utf-8", "replace")) or "_", int(rest[19]))
 
 
-def read_membership(proc: str, pid: int) -> cgroup.Membership:
-    """Containers and unit of a process; an empty one where they cannot be read."""
-    return cgroup.parse((read_bytes(proc, pid, "cgroup") or b"").decode("utf-8", "replace"))
+def read_membership(proc: str, pid: int, inside: str = "") -> cgroup.Membership:
+    """Containers, unit and pod of a process; an empty one where they cannot be read."""
+    return cgroup.parse((read_bytes(proc, pid, "cgroup") or b"").decode("utf-8", "replace"), inside)
+
+
+def is_first(proc: str, pid: int) -> bool:
+    """Whether it is number 1 of a PID namespace below that of `proc` (proc_pid_status(5), NSpid)."""
+    found = NSPID.search(read_bytes(proc, pid, "status") or b"")
+    numbers = found[1].split() if found else []
+    return len(numbers) > 1 and numbers[-1] == b"1"

@@ -25,10 +25,16 @@ from typing import Any
 
 from cluster.core.errors import RayscopeError, SourceError
 from cluster.ports import MetadataRecords, MetadataSource
+from cluster.sources.containers import Containers
 from cluster.sources.docker import DockerSource
+from cluster.sources.inside import own_pod
+from cluster.sources.kubelet import KubeletSource
 from cluster.sources.namespaces import Namespaces
-from cluster.sources.node import NodeSource
+from cluster.sources.node import NodeSource, node_addresses
+from cluster.sources.pod_servers import in_pod, pod_source, who
 from cluster.sources.proc import Processes, ProcSource
+from configs.pod import host_ip
+from configs.settings import KubeletSettings
 
 
 @dataclass
@@ -37,17 +43,23 @@ class Machine:
 
     node: str
     proc: str = "/proc"  # the host's, where rayscope runs in a pod
-    root: str = "/"
+    root: str = ""  # file system whose /etc tells the operating system; "" finds the machine's
     docker_socket: str | None = "/var/run/docker.sock"  # None does not ask Docker
-    workloads: dict[str, str] = field(default_factory=dict)  # container id -> workload, from the sources that know containers
+    kubelet: KubeletSettings = field(default_factory=lambda: KubeletSettings(mode="off"))
+    workloads: dict[str, str] = field(default_factory=dict)  # container id or pod UID -> workload, from the sources that know containers
     identity: NodeSource = field(init=False)
     namespaces: Namespaces = field(init=False)
     processes: Processes = field(init=False)
+    containers: Containers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.identity = NodeSource(self.node, self.proc, self.root)
-        self.namespaces = Namespaces(self.proc)
-        self.processes = Processes(self.proc, self.workloads)
+        inside = own_pod()
+        root = self.root or ("/" if self.proc == "/proc" else f"{self.proc}/1/root")
+        host = host_ip() if in_pod(self.kubelet) else ""
+        self.identity = NodeSource(self.node, self.proc, root, lambda: node_addresses(host))
+        self.namespaces = Namespaces(self.proc, inside)
+        self.processes = Processes(self.proc, self.workloads, inside=inside)
+        self.containers = Containers(self.proc, inside)
 
     def address(self) -> str:
         """Where records stand of what has no address of its own. Raises SourceError."""
@@ -57,16 +69,28 @@ class Machine:
 Factory = Callable[[Machine], MetadataSource | None]  # None: there is nothing to ask on this machine
 
 
+def kubelet(machine: Machine) -> MetadataSource | None:
+    """The node's pods, where somebody is to be asked for them."""
+    asked = pod_source(machine.kubelet, machine.node)
+    if asked is None:
+        return None
+    said = {"mode": who(machine.kubelet), "insecure_tls": machine.kubelet.insecure_tls}
+    return KubeletSource(asked, machine.containers, machine.workloads, machine.namespaces, **said)
+
+
 def docker(machine: Machine) -> MetadataSource | None:
-    """Docker, where a socket is set."""
+    """Docker, where a socket is set; beside a kubelet the containers of pods are not Docker's."""
     if machine.docker_socket is None:
         return None
-    return DockerSource(machine.docker_socket, machine.address, machine.workloads, machine.proc, namespaces=machine.namespaces)
+    source = DockerSource(machine.docker_socket, machine.address, machine.workloads, machine.proc, namespaces=machine.namespaces)
+    source.leave_pods = who(machine.kubelet) != "off"
+    return source
 
 
 # In the order in which they are read: those that know containers before the processes, which are named after them.
 KINDS: dict[str, Factory] = {
     "node": lambda machine: machine.identity,
+    "kubelet": kubelet,
     "docker": docker,
     "proc": lambda machine: ProcSource(machine.processes, machine.address),
 }
@@ -80,11 +104,14 @@ def register(name: str, factory: Factory) -> None:
 
 
 def metadata_sources(
-    node: str, docker_socket: str | None = "/var/run/docker.sock", proc: str = "/proc"
+    node: str,
+    docker_socket: str | None = "/var/run/docker.sock",
+    proc: str = "/proc",
+    kubelet: KubeletSettings | None = None,
 ) -> tuple[list[Guarded], Processes, Namespaces]:
     """The sources of this machine in the order in which to read them, and what they keep named: its processes and its network namespaces
     (`workload_of` of both)."""
-    machine = Machine(node, proc=proc, docker_socket=docker_socket)
+    machine = Machine(node, proc=proc, docker_socket=docker_socket, kubelet=kubelet or KubeletSettings(mode="off"))
     made = [(name, factory(machine)) for name, factory in KINDS.items()]
     return [Guarded(name, source) for name, source in made if source is not None], machine.processes, machine.namespaces
 

@@ -42,15 +42,16 @@ def request(target: str) -> bytes:
 
 def read_answer(stream: Stream, target: str, limit: int) -> bytes:
     """The body of the answer that comes on `stream`; raises like `get`."""
-    status, reason, headers = _read_head(stream)
+    status, reason, headers = read_head(stream)
     if status != 200:
-        raise SourceError(f"{stream.path}: GET {target}: HTTP {status} {reason}".rstrip() + f", {_excerpt(stream, headers)}")
+        raise SourceError(f"{stream.path}: GET {target}: HTTP {status} {reason}".rstrip() + f", {excerpt(stream, headers)}")
     if any(value.lower() not in (b"", b"identity") for value in headers.get(b"content-encoding", ())):
         raise SourceMalformed(f"{stream.path}: GET {target}: the body is compressed, though only plain was asked for")
-    return _read_body(stream, headers, limit)
+    return read_body(stream, headers, limit)
 
 
-def _read_head(stream: Stream) -> tuple[int, str, Headers]:
+def read_head(stream: Stream) -> tuple[int, str, Headers]:
+    """Status, reason and headers of the final answer. Raises SourceMalformed."""
     for _ in range(INTERIM_LIMIT):
         line = stream.line(LINE_LIMIT)
         found = STATUS_LINE.fullmatch(line)
@@ -76,7 +77,8 @@ def _read_headers(stream: Stream) -> Headers:
     return headers
 
 
-def _read_body(stream: Stream, headers: Headers, limit: int) -> bytes:
+def read_body(stream: Stream, headers: Headers, limit: int) -> bytes:
+    """The body that these headers announce. Raises SourceMalformed beyond `limit` bytes and where it is cut."""
     body = bytearray()
     if codings := headers.get(b"transfer-encoding"):
         if [coding.lower() for coding in codings] != [b"chunked"]:
@@ -129,11 +131,11 @@ def too_large(stream: Stream, limit: int) -> SourceMalformed:
     """The error for a reply beyond its limit."""
     return SourceMalformed(
         f"{stream.path}: the reply is larger than {limit} bytes, the most that is read of one; "
-        "raise its limit if it is meant (of a tracer: tracer.reply_limit)"
+        "raise its limit if it is meant (of a tracer: tracer.reply_limit, of a kubelet: kubelet.reply_limit)"
     )
 
 
-def _excerpt(stream: Stream, headers: Headers) -> str:
+def excerpt(stream: Stream, headers: Headers) -> str:
     """What a refusal says of itself, as far as it says it in time."""
     body = bytearray()
     with suppress(SourceError):

@@ -32,8 +32,12 @@ class Stream:
         self.received = 0
         self._timeout = timeout
         self._end = monotonic() + timeout
-        self.socket = _connect(path, timeout, remedy)
-        self.peer = peer_of(self.socket, path)
+        self.socket, self.peer = self._open(remedy)
+
+    def _open(self, remedy: str) -> tuple[socket.socket, str]:
+        """The connection and who is at its other end; other kinds of connection override it."""
+        connection = _connect(self.path, self._timeout, remedy)
+        return connection, peer_of(connection, self.path)
 
     def __enter__(self) -> Stream:
         return self

@@ -19,35 +19,14 @@ from cluster.sources.docker import DockerSource
 from cluster.sources.docker_api import decode_list
 from cluster.sources.proc import Processes, ProcSource
 from cluster.sources.registry import metadata_sources
-from tests.sources.docker_daemon import IMAGE, Dockerd, missing
+from tests.sources.docker_daemon import IMAGE, Dockerd
 
 NODE = "192.0.2.7"
 SECRET = "hunter2-do-not-tell"
-SUBNET = "10.99.0.0/24"
 
 
 def node() -> str:
     return NODE
-
-
-@pytest.fixture(scope="session")
-def daemon() -> Iterator[Dockerd]:
-    if reason := missing():
-        pytest.skip(reason)
-    dockerd = Dockerd()
-    try:
-        dockerd.wait_until_ready()
-        dockerd.import_image()
-        dockerd.command("network", "create", "--subnet", SUBNET, "private")
-        yield dockerd
-    finally:
-        dockerd.stop()
-
-
-@pytest.fixture
-def dockerd(daemon: Dockerd) -> Iterator[Dockerd]:
-    yield daemon
-    daemon.remove_all()
 
 
 def source(dockerd: Dockerd, workloads: dict[str, str] | None = None) -> DockerSource:

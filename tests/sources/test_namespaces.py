@@ -88,3 +88,73 @@ def test_what_is_no_namespace_is_none(proc: Path, link: str) -> None:
     (proc / "1/ns/net").symlink_to(link)
     assert net_ns_of(str(proc), 1) == 0
     assert net_ns_of(str(proc), 2) == 0
+
+
+def pod_tenant(pid: int, uid: str = "uid-1", name: str = "web", network: str | None = None) -> Tenant:
+    return Tenant(ident(pid), f"pod/shop/{name}", pid, uid if network is None else network)
+
+
+def test_the_containers_of_one_pod_share_its_namespace_and_the_pod_owns_it(proc: Path) -> None:
+    for pid in (7, 8, 9):
+        place(proc, pid, WEB)
+    namespaces = Namespaces(str(proc))
+    for _ in range(2):
+        namespaces.update([pod_tenant(7), pod_tenant(8), pod_tenant(9)], "kubelet")
+    assert namespaces.workload_of(WEB) == "pod/shop/web"
+    place(proc, 7, SHOP, container=ident(70))
+    assert namespaces.workload_of(WEB) == "pod/shop/web", "one container ended, the others hold the namespace"
+    namespaces.update([pod_tenant(70), pod_tenant(8), pod_tenant(9)], "kubelet")
+    assert namespaces.workload_of(WEB) == "pod/shop/web", "a container that was started again does not make it another pod"
+    for pid in (8, 9):
+        place(proc, pid, SHOP, container=ident(pid + 70))
+    assert namespaces.workload_of(WEB) == ""
+
+
+def test_two_pods_or_a_pod_and_a_container_in_one_namespace_leave_it_without_an_owner(proc: Path) -> None:
+    for pid in (7, 8):
+        place(proc, pid, WEB)
+    namespaces = Namespaces(str(proc))
+    for _ in range(2):
+        namespaces.update([pod_tenant(7), pod_tenant(8, "uid-2", "other")], "kubelet")
+    assert namespaces.workload_of(WEB) == ""
+    for _ in range(3):
+        namespaces.update([pod_tenant(7)], "kubelet")
+        namespaces.update([tenant("guest", 8)], "docker")
+    assert namespaces.workload_of(WEB) == ""
+    for _ in range(2):
+        namespaces.update([], "docker")
+        namespaces.update([pod_tenant(7)], "kubelet")
+    assert namespaces.workload_of(WEB) == "pod/shop/web"
+
+
+def test_each_source_needs_two_reads_of_its_own_and_forgets_only_its_own(proc: Path) -> None:
+    place(proc, 7, WEB)
+    place(proc, 8, SHOP)
+    namespaces = Namespaces(str(proc))
+    namespaces.update([pod_tenant(7)], "kubelet")
+    for _ in range(3):
+        namespaces.update([tenant("shop", 8)], "docker")
+    assert [namespaces.workload_of(net_ns) for net_ns in (WEB, SHOP)] == ["", "container/shop"]
+    namespaces.update([pod_tenant(7)], "kubelet")
+    assert [namespaces.workload_of(net_ns) for net_ns in (WEB, SHOP)] == ["pod/shop/web", "container/shop"]
+    namespaces.update([], "docker")
+    assert [namespaces.workload_of(net_ns) for net_ns in (WEB, SHOP)] == ["pod/shop/web", ""]
+
+
+def test_a_host_network_pod_owns_nothing_wherever_it_is(proc: Path) -> None:
+    place(proc, 7, MACHINE)
+    place(proc, 8, SHOP)
+    namespaces = Namespaces(str(proc))
+    for _ in range(2):
+        namespaces.update([pod_tenant(7), pod_tenant(8, network="")], "kubelet")
+    assert [namespaces.workload_of(net_ns) for net_ns in (MACHINE, SHOP)] == ["", ""]
+
+
+def test_a_namespace_that_gets_another_pod_waits_for_a_second_read(proc: Path) -> None:
+    place(proc, 7, WEB)
+    namespaces = Namespaces(str(proc))
+    for _ in range(2):
+        namespaces.update([pod_tenant(7)], "kubelet")
+    for expected in ("", "pod/shop/next"):
+        namespaces.update([pod_tenant(7, "uid-2", "next")], "kubelet")
+        assert namespaces.workload_of(WEB) == expected

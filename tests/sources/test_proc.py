@@ -10,6 +10,7 @@ import msgpack
 import pytest
 
 from cluster.sources.proc import Processes, ProcSource, read_stat
+from tests.sources.fake_proc import FakeProc
 
 ID = "3f" * 32
 SECRET = "hunter2-do-not-tell"
@@ -19,24 +20,6 @@ server = socket.create_server(("127.0.0.1", 0))
 print(server.getsockname()[1], flush=True)
 sys.stdin.read()
 """
-
-
-class FakeProc:
-    """A /proc in a folder: real files that the product reads as it reads the kernel's."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def add(self, pid: int, name: bytes = b"curl", start: int = 100, cgroup: bytes = b"0::/\n") -> None:
-        folder = self.root / str(pid)
-        folder.mkdir(exist_ok=True)
-        (folder / "stat").write_bytes(b"%d (%b) S 1 %b %d 0 0\n" % (pid, name, b" ".join([b"0"] * 17), start))
-        (folder / "cgroup").write_bytes(cgroup)
-
-    def end(self, pid: int) -> None:
-        for file in (self.root / str(pid)).iterdir():
-            file.unlink()
-        (self.root / str(pid)).rmdir()
 
 
 @pytest.fixture

@@ -1,14 +1,18 @@
 import json
+import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.core.errors import RayscopeError, SourceAbsent, SourceError
-from cluster.core.kinds import Container, Node, Process, line, plain, record
+from cluster.core.kinds import Container, Node, Owner, Pod, PodContainer, Process, line, plain, record
 from cluster.sources import registry
 from cluster.sources.registry import Machine, metadata_sources, register
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +27,17 @@ def names(**settings: Any) -> list[str]:
     return [source.name for source in metadata_sources("here", **settings)[0]]
 
 
-def test_the_example_in_the_docstring_adds_a_kind() -> None:
-    example = str(registry.__doc__).partition("\n\n")[2].partition("\nFrom then on")[0]
-    exec(textwrap.dedent(example), {})
+IN_README = str(re.search(r"^```python\n(from cluster.sources.registry import register\n.*?)^```$", README, re.MULTILINE | re.DOTALL)[1])  # type: ignore[index]
+IN_DOCSTRING = textwrap.dedent(str(registry.__doc__).partition("\n\n")[2].partition("\nFrom then on")[0])
+
+
+def test_readme_and_the_docstring_show_the_same_example() -> None:
+    assert IN_README.strip() == IN_DOCSTRING.strip()
+
+
+@pytest.mark.parametrize("example", [IN_README, IN_DOCSTRING], ids=["README", "docstring"])
+def test_the_example_adds_a_kind(example: str) -> None:
+    exec(example, {})
     source = next(source for source in metadata_sources("here", docker_socket=None)[0] if source.name == "sensors")
     assert source.read() == {("192.0.2.7", "sensor-7"): {"kind": "sensor", "name": "hall", "workload": "sensor/hall"}}
     assert source.status() == {"state": "ok", "records": 1}
@@ -84,6 +96,15 @@ def test_a_machine_shares_what_its_sources_know() -> None:
         Node("uid", "a", ("192.0.2.7",), "6.1", "Debian"),
         Container("uid", "web", networks={"net": ("10.0.0.1", "10.0.0.2")}, ports=("80/tcp",), labels={"service": "shop"}),
         Process("7-100", "curl", "process/curl", 7),
+        Pod(
+            "uid",
+            "cart",
+            "shop",
+            ("10.0.0.1",),
+            Owner("ReplicaSet", "cart", "u"),
+            {"app": ""},
+            containers=(PodContainer("id", "web", pid=7),),
+        ),
     ],
 )
 def test_a_record_equals_itself_after_the_journey(kind: Any) -> None:
