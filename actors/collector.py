@@ -130,6 +130,8 @@ class NodeCollector:
                     self._warnings.over(f"metadata {source.name}")
                     with self._lock:
                         self._core.on_metadata(source.name, records)
+            with self._lock:
+                self._core.on_sources({source.name: source.status() for source in self._metadata})
             self._stopping.wait(self._settings.collector.metadata_interval)
 
     def _measure(self) -> None:

@@ -29,7 +29,7 @@ def uncovered_text(node: str, start: float, end: float, reason: str) -> str:
 
 
 def remarks(status: dict[str, Any]) -> Iterator[str]:
-    """What a person should know beyond the counts: why a node is not read, what was refused, when nobody looked, a store that is stuck."""
+    """What a person should know beyond the counts: who is not read and why, what was refused, when nobody looked, a store that is stuck."""
     for node, problem in status.get("supervisor", {}).get("nodes", {}).items():
         if problem:
             yield f"{node}: {problem}"
@@ -37,10 +37,21 @@ def remarks(status: dict[str, Any]) -> Iterator[str]:
         refused = node["status"].get("refused") or {}
         if refused:
             yield f"{node['node']} refused: " + ", ".join(f"{reason} {count:,}" for reason, count in refused.items())
+        yield from lacks(node["node"], node["status"].get("metadata"))
     for interval in status["uncovered"]:
         yield uncovered_text(*interval)
     if status.get("store_error"):
         yield f"the store does not take commits: {status['store_error']}"
+
+
+def lacks(node: str, sources: Any) -> Iterator[str]:
+    """What a node's sources of metadata lack, as its collector says it."""
+    for name, source in sources.items() if isinstance(sources, dict) else ():
+        said = source if isinstance(source, dict) else {}
+        if said.get("state") == "failed":
+            yield f"{node} has no {name} metadata: {said.get('reason')}"
+        if said.get("insecure_tls"):
+            yield f"{node} does not verify the certificate of its {name} ({name}.insecure_tls)"
 
 
 @click.command()

@@ -30,6 +30,7 @@ from cluster.core.wire import Answer, Final, Part, pack_part
 Columns = dict[str, NDArray[Any]]
 STREAMS = 1 << 63
 REFUSALS = 3  # of one sequence before a new stream is begun
+SOURCE_TEXT_LIMIT = 600  # characters of what a source of metadata says of itself
 FORGET_AT = 65_536  # addresses or texts that no row needs, before they are forgotten
 
 
@@ -163,6 +164,11 @@ class Collector:
     def on_metadata(self, source: str, records: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
         """All that a source knows now; what changed goes into the next sequence."""
         self._status.count("metadata_refused", self._metadata.update(source, records))
+
+    def on_sources(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """How the last read of each source of metadata went; it travels with the status, its texts cut."""
+        cut = {name: {key: _cut(value) for key, value in state.items()} for name, state in states.items()}
+        self._status.tell({"metadata": cut})
 
     def say(self, at: float, further: Mapping[str, Any]) -> None:
         """For who has no tracer: queue the metadata that changed, and every few seconds that somebody is there. `further` is added to the
@@ -303,3 +309,7 @@ class Collector:
                 needed[self._slots[end][live]] = True
             used.append(needed)
         self._slots.renumber(self._addresses.forget(used[0]), self._texts.forget(used[1]), dense=dense)
+
+
+def _cut(value: Any) -> Any:
+    return value[:SOURCE_TEXT_LIMIT] if isinstance(value, str) else value

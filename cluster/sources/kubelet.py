@@ -62,7 +62,7 @@ class KubeletSource:
             raise
         self._name(page.found)
         pids = {container: pid for (_, container), pid in reversed(firsts.items()) if container}
-        pods = [with_pids(found.pod, pids) for found in page.found]
+        pods = [with_pids(found.pod, pids, firsts.get((found.pod.uid, ""), 0)) for found in page.found]
         self._namespaces.update(tenants(page.found, firsts), self.name)
         running = [each for pod in pods for each in pod.containers if each.state == "running"]
         without_pid = sum(not each.pid for each in running)
@@ -78,9 +78,17 @@ class KubeletSource:
         self._named = set(names)
 
 
-def with_pids(pod: Pod, pids: Mapping[str, int]) -> Pod:
-    """The pod with the first process of each of its containers, by container id."""
-    return replace(pod, containers=tuple(replace(each, pid=pids.get(each.id, 0)) for each in pod.containers))
+def with_pids(pod: Pod, pids: Mapping[str, int], unnamed: int = 0) -> Pod:
+    """The pod with the first process of each of its containers, by container id.
+
+    `unnamed` is the first process of the pod's container that /proc does not name, since it is our own (`cgroup.parse`): where only one
+    container is left without a process, it is that one's.
+    """
+    containers = [replace(each, pid=pids.get(each.id, 0)) for each in pod.containers]
+    left = [place for place, each in enumerate(containers) if each.state == "running" and not each.pid]
+    if unnamed and len(left) == 1:
+        containers[left[0]] = replace(containers[left[0]], pid=unnamed)
+    return replace(pod, containers=tuple(containers))
 
 
 def tenants(found: Iterable[Found], firsts: Mapping[Place, int]) -> Iterator[Tenant]:

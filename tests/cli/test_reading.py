@@ -143,11 +143,18 @@ def test_an_address_that_is_none_is_wrong_usage_before_anything_is_asked(store: 
 
 
 def test_status_tells_a_person_what_stands_in_the_way() -> None:
-    nodes = [{"node": "one", "status": {"refused": {"pid": 1_800, "source": 2}}}, {"node": "two", "status": {}}]
+    sources = {"kubelet": {"state": "failed", "reason": "refused", "insecure_tls": True}, "docker": {"state": "absent"}, "proc": 7}
+    nodes = [
+        {"node": "one", "status": {"refused": {"pid": 1_800, "source": 2}}},
+        {"node": "two", "status": {"metadata": sources}},
+        {"node": "three", "status": {"metadata": 7}},
+    ]
     supervisor = {"nodes": {"one": "", "two": "/run/t.sock: no such socket"}}
     said = {"nodes": nodes, "supervisor": supervisor, "uncovered": [], "store_error": "the disk is full"}
     assert list(remarks(said)) == [
         "two: /run/t.sock: no such socket",
         "one refused: pid 1,800, source 2",
+        "two has no kubelet metadata: refused",
+        "two does not verify the certificate of its kubelet (kubelet.insecure_tls)",
         "the store does not take commits: the disk is full",
     ]

@@ -353,3 +353,13 @@ def test_the_first_sequence_folds_nothing_since_the_aggregate_may_hold_its_rows(
     drain(collector, receiver)
     assert len(receiver.all_rows()) == 5
     assert collector.status()["folded"] == 0
+
+
+def test_how_the_sources_of_metadata_are_travels_with_the_status() -> None:
+    collector = greeted()
+    collector.on_sources({"kubelet": {"state": "failed", "reason": "x" * 10_000, "insecure_tls": True}, "node": {"state": "ok"}})
+    collector.on_reply(reply(), "1:1", 1.0, nobody)
+    final = unpack_part(collector.next_part() or b"").final
+    assert final is not None
+    kubelet = {"state": "failed", "reason": "x" * 600, "insecure_tls": True}
+    assert final.status["metadata"] == {"kubelet": kubelet, "node": {"state": "ok"}}

@@ -83,11 +83,11 @@ class Fixed:
 class Node:
     """A source and what it shares with others."""
 
-    def __init__(self, source: Any, proc: FakeProc) -> None:
+    def __init__(self, source: Any, proc: FakeProc, inside: str = "") -> None:
         self.workloads: dict[str, str] = {}
-        self.namespaces = Namespaces(str(proc.root))
-        self.processes = Processes(proc.root, self.workloads)
-        self.source = KubeletSource(source, Containers(str(proc.root)), self.workloads, self.namespaces)
+        self.namespaces = Namespaces(str(proc.root), inside)
+        self.processes = Processes(proc.root, self.workloads, inside=inside)
+        self.source = KubeletSource(source, Containers(str(proc.root), inside), self.workloads, self.namespaces)
 
 
 def settings(peer: Any, account: Path, **fields: Any) -> KubeletSettings:
@@ -128,6 +128,23 @@ def test_processes_and_namespaces_belong_to_their_pods(proc: FakeProc) -> None:
     assert (node.namespaces.workload_of(WEB_NS), node.namespaces.workload_of(MACHINE)) == (web, "")
     node.source = KubeletSource(Fixed(EMPTY), Containers(str(proc.root)), node.workloads, node.namespaces)
     assert node.source.read() == {}
+
+
+def test_our_own_container_is_the_one_that_is_left(proc: FakeProc) -> None:
+    """On cgroup v2 we see ourselves at the root of our own cgroup namespace, and our pod's other containers beside it."""
+    ids = dict(zip(("worker", "tracer"), (WEB, SIDE), strict=True))
+    states = [{"name": name, "containerID": f"containerd://{each}", "state": {"running": {}}} for name, each in ids.items()]
+    own = pod(spec__containers=[{"name": name} for name in ids], status__containerStatuses=states)
+    for pid in (25225, 25283, 25300, 25347):
+        proc.end(pid)
+    proc.add(70, b"ray", 70, b"0::/\n", nspid="1", net_ns=WEB_NS)
+    proc.add(71, b"raylet", 71, b"0::/\n", nspid="8", net_ns=WEB_NS)
+    proc.add(72, b"tracer", 72, f"0::/../cri-containerd-{SIDE}.scope\n".encode(), nspid="1", net_ns=WEB_NS)
+    node = Node(Fixed(items(own)), proc, inside=WEB_UID)
+    record = [node.source.read() for _ in range(2)][-1]["10.244.0.40", WEB_UID]
+    assert {each["name"]: each["pid"] for each in record["containers"]} == {"worker": 70, "tracer": 72}
+    assert {node.processes.workload_of(pid) for pid in (70, 71, 72)} == {"pod/shop/cart-x2x"}
+    assert node.namespaces.workload_of(WEB_NS) == "pod/shop/cart-x2x"
 
 
 def test_a_pod_that_is_gone_names_nothing_any_more(proc: FakeProc) -> None:
