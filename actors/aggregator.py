@@ -29,6 +29,7 @@ from cluster.core.checkpoint import Commit
 from cluster.core.commands import Command, Reply, Stop, Write
 from cluster.core.errors import ActorUnavailable, FencedError, RayscopeError
 from cluster.core.events import BatchReceived, Committed, Event, Hello, Tick
+from cluster.core.service_map import Choice, service_map
 from cluster.core.snapshot import Snapshot
 from cluster.core.wire import pack_answer
 from cluster.sources.backoff import Backoff
@@ -94,6 +95,10 @@ class Aggregator:
     def metadata(self, address: str | None = None) -> dict[str, Any]:
         """Metadata records by address."""
         return query.metadata(self._read(), address)
+
+    def service_map(self, choice: Choice) -> dict[str, Any]:
+        """The map as `cluster.core.service_map` gives it."""
+        return service_map(self._read(), choice, time.time())
 
     def status(self) -> dict[str, Any]:
         """Completeness, and how far the store is."""
