@@ -54,3 +54,16 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Give the store back."""
+
+
+class Publisher(Protocol):
+    """Shows people what a store holds. It may be slow or cut off: nothing waits for it, and it keeps nothing that the store lacks."""
+
+    def step(self, fence: int) -> float:
+        """Do what is due for the aggregator of that fence; the seconds until the next call. Raises nothing."""
+
+    def status(self) -> dict[str, Any]:
+        """How far it is, and what is wrong."""
+
+    def close(self) -> None:
+        """Let the next one begin."""

@@ -12,6 +12,9 @@ RayscopeError
 ├── ActorError             an actor cannot be used
 │   ├── ActorUnavailable   it did not answer in time, or is being restarted: try again
 │   └── VersionMismatch    it runs other code than ours
+├── PublishError           the API server did not take what is published
+│   ├── LeaseHeld          another publisher is at work: this one waits
+│   └── Superseded         a newer aggregator publishes: this publisher must end
 └── StoreError             the store cannot be opened or written
     ├── FencedError        a newer aggregator owns the store: this one must end
     ├── StoreBusy          another rayscope has it open
@@ -67,6 +70,26 @@ class ActorUnavailable(ActorError):
 
 class VersionMismatch(ActorError):
     """An actor runs other code than ours."""
+
+
+class PublishError(RayscopeError):
+    """The API server did not take what is published; trying again may help.
+
+    `status` is the HTTP status, 0 where nobody answered; `retry_after` the seconds that the server asks to wait for.
+    """
+
+    def __init__(self, message: str, status: int = 0, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class LeaseHeld(PublishError):
+    """Another publisher is at work; it may end."""
+
+
+class Superseded(PublishError):
+    """A newer aggregator publishes: the one that sees this must end."""
 
 
 class StoreError(RayscopeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
+from uuid import uuid4
 
 from cluster.core.errors import StoreUnusable
 from cluster.stores.faults import damaged
@@ -98,6 +99,6 @@ def _write_tables(draft: Path, created_by: str) -> None:
         database.execute("PRAGMA auto_vacuum = INCREMENTAL")
         database.execute("PRAGMA synchronous = FULL")
         database.executescript(f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; {TABLES} COMMIT")
-        database.executemany("INSERT INTO meta VALUES (?, ?)", [*META.items(), ("created_by", created_by)])
+        database.executemany("INSERT INTO meta VALUES (?, ?)", [*META.items(), ("created_by", created_by), ("store", str(uuid4()))])
     finally:
         database.close()
