@@ -33,8 +33,7 @@ def ensure(cls: type, options: dict[str, Any], groups: dict[str, int], arguments
 
 def ensure_singletons(store_path: str, settings: Settings) -> None:
     """The storage writer, then the aggregator."""
-    store = settings.store
-    ensure(StorageWriter, singleton_options(STORAGE_WRITER), GROUPS[STORAGE_WRITER], (store_path, store.retention, store.size_limit))
+    ensure(StorageWriter, singleton_options(STORAGE_WRITER), GROUPS[STORAGE_WRITER], (store_path, settings))
     ensure(Aggregator, singleton_options(AGGREGATOR), GROUPS[AGGREGATOR], (settings,))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,16 +19,17 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 ANSWER_LIMIT = 4_000_000  # bytes: more than any object's metadata
 MESSAGE_LIMIT = 300  # characters of a refusal that are shown
 RETRY_AFTER_LIMIT = 300.0  # s
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 Object = dict[str, Any]
 
 
 class ApiServer:
     """The API server of a kubeconfig, or of the pod that we run in."""
 
-    def __init__(self, kubeconfig: str | None = None, timeout: float = 10.0) -> None:
-        """`timeout` in seconds, for one whole answer. The server is not asked yet."""
+    def __init__(self, kubeconfig: str | None = None, timeout: float = 10.0, service_account: str = SERVICE_ACCOUNT) -> None:
+        """`timeout` in seconds, for one whole answer; the service account is used without a kubeconfig. Nothing is read or asked yet."""
         self._kubeconfig = kubeconfig
+        self._service_account = service_account
         self._timeout = timeout
         self._client: Any = None
 
@@ -62,10 +62,12 @@ class ApiServer:
     def _send(self, method: str, path: str, body: bytes | None, accept: str) -> Any:
         from urllib3 import Timeout
 
-        client = self._client = self._client or connect(self._kubeconfig)
+        client = self._client = self._client or connect(self._kubeconfig, self._service_account)
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         headers = {**client.default_headers, "Accept": accept, "Content-Type": kind, "User-Agent": "rayscope"}
         client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        if not all(str(value).isascii() and str(value).isprintable() for value in headers.values()):
+            raise PublishError("the API server's token holds characters that a token cannot have")  # http.client's error would show it
         return client.rest_client.pool_manager.request(
             method,
             client.configuration.host + path,
@@ -87,20 +89,21 @@ class ApiServer:
         return bytes(content)
 
 
-def connect(kubeconfig: str | None) -> Any:
-    """A kubernetes.client.ApiClient of a kubeconfig, or of the pod's service account. Raises PublishError where there is neither."""
+def connect(kubeconfig: str | None, service_account: str) -> Any:
+    """A kubernetes.client.ApiClient of a kubeconfig, or of a pod's service account. Raises PublishError where there is neither."""
     from kubernetes import client, config
+    from kubernetes.config.incluster_config import InClusterConfigLoader
 
     configuration = client.Configuration()
     configuration.retries = False
     try:
         if kubeconfig:
-            config.load_kube_config(kubeconfig, client_configuration=configuration)
+            config.load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
         else:
-            config.load_incluster_config(configuration)
-    except (config.ConfigException, OSError) as error:
-        where = f"kubernetes.kubeconfig {kubeconfig}" if kubeconfig else f"the pod's service account {SERVICE_ACCOUNT}"
-        raise PublishError(f"{where} cannot be used: {error}") from error
+            InClusterConfigLoader(f"{service_account}/token", f"{service_account}/ca.crt").load_and_set(configuration)
+    except Exception as error:  # a file is anything, and the client raises whatever comes of it
+        where = f"kubernetes.kubeconfig {kubeconfig}" if kubeconfig else f"the service account in {service_account}"
+        raise PublishError(f"{where} cannot be used: {type(error).__name__}: {error}") from error
     return client.ApiClient(configuration)
 
 

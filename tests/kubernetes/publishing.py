@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,17 @@ class Publishing:
         """Give all connections back."""
         for api in self.apis:
             api.close()
+
+
+@contextmanager
+def using(plane: ControlPlane, namespace: str) -> Iterator[Publishing]:
+    """Publishers into this namespace, whose connections are closed afterwards."""
+    allow(plane, namespace)
+    made = Publishing(plane, namespace, plane.kubeconfig(f"{namespace}/publisher"))
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def until(publisher: ConfigMaps, fence: int, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
