@@ -109,7 +109,7 @@ class Racer:
                 if method == "PUT":
                     self.acknowledged.append((page.version, source.number))
 
-            pages._send = sent  # type: ignore[method-assign]
+            pages._send = sent  # type: ignore[assignment, method-assign]
 
     def run(self, ended: threading.Event) -> None:
         while not ended.is_set():
@@ -131,7 +131,9 @@ def judge(history: History) -> None:
 
 def race(publishing: Publishing, wanted: int) -> list[Racer]:
     """Two at a time; whoever is cut off is replaced by one with the next fence, until so many publications are acknowledged."""
-    ended, racers, threads = threading.Event(), [], []
+    racers: list[Racer] = []
+    threads: list[threading.Thread] = []
+    ended = threading.Event()
     deadline = time.monotonic() + PATIENCE
 
     def begin(fence: int) -> None:
