@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from cluster.core import apply, commit
 from cluster.core.block import Block
-from cluster.core.checkpoint import Checkpoint
+from cluster.core.carry import check_carried
+from cluster.core.checkpoint import SAID, SEEN_AT, Checkpoint
 from cluster.core.commands import Command, Reply, Stop, Write
-from cluster.core.completeness import SEEN_AT
 from cluster.core.errors import WireError
 from cluster.core.events import BatchReceived, Committed, Event, Fenced, Hello, Tick
 from cluster.core.fold import fold
@@ -129,16 +129,17 @@ class Aggregate:
         parts, node.parts, node.part_rows = node.parts, [], 0
         try:
             batch = join(parts)
-            self._apply_batch(node, batch, at)
+            self._apply_batch(node, batch, parts[0].sequence, at)
         except WireError as error:
             return self._refuse(node, f"sequence {parts[0].sequence}: {error}")
         node.applied, node.dirty = parts[0].sequence, True
         self.state.counters["sequences"] += 1
         return self._answer(node, "ok")
 
-    def _apply_batch(self, node: Node, batch: Batch, at: float) -> None:
+    def _apply_batch(self, node: Node, batch: Batch, sequence: int, at: float) -> None:
         state = self.state
         before = check(batch, Block() if batch.resync else node.block, node.block.capacity)
+        check_carried(batch, node)
         final = batch.final
         seen = min(max(0.0, final.at + final.offset), at)
         if batch.resync:
@@ -152,7 +153,7 @@ class Aggregate:
         apply.change(state, node, batch, before, seen)
         apply.attribute(state, node, batch, seen)
         apply.close(state, node, batch, seen)
-        node.status = {**final.status, SEEN_AT: seen}
+        node.status = {**final.status, SEEN_AT: seen, SAID: [node.stream, sequence]}
         node.instance, node.closed_through = final.closed_through
 
     def _refuse(self, node: Node | None, reason: str) -> Answer:
@@ -173,6 +174,7 @@ class Aggregate:
             node.applied + 1,
             (node.instance, node.closed_through),
             reason,
+            node.rests_on,
         )
 
     # Time and the store

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Columns = dict[str, NDArray[Any]]
+SEEN_AT = "seen_at"  # in a node's status: when its last applied sequence was polled, s since 1970
+SAID = "said"  # likewise: the stream and sequence of that
 NO_SLOT = 0xFFFFFFFF  # the slot of a row that has left its node's block: closed, kept for the record
 
 ROW: dict[str, type[np.number[Any]]] = {

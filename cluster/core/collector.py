@@ -18,6 +18,7 @@ from cluster.core import attribution, diff, namespace_owner, parts
 from cluster.core.addresses import Addresses
 from cluster.core.decode import Reply, decode
 from cluster.core.folding import fold
+from cluster.core.history import STREAMS, History
 from cluster.core.listeners import Listeners
 from cluster.core.metadata_diff import MetadataDiff
 from cluster.core.node_status import NodeStatus
@@ -28,9 +29,10 @@ from cluster.core.slots import ENDED, FREE, Indices, Slots
 from cluster.core.wire import Answer, Final, Part, pack_part
 
 Columns = dict[str, NDArray[Any]]
-STREAMS = 1 << 63
 REFUSALS = 3  # of one sequence before a new stream is begun
 SOURCE_TEXT_LIMIT = 600  # characters of what a source of metadata says of itself
+SPARE = 1 << 20  # free slots below the topmost, beyond as many as are held, before a new stream numbers its rows anew
+OLDER = "the aggregator's store is older than what this collector kept"
 FORGET_AT = 65_536  # addresses or texts that no row needs, before they are forgotten
 
 
@@ -75,6 +77,9 @@ class Collector:
         self._metadata = MetadataDiff()
         self._status = NodeStatus()
         self._outbox = Outbox()
+        self._history = History(stream)
+        self._carries = False  # the stream goes on from an earlier one
+        self._durable = -1  # the last sequence known to be in the store, as `History` numbers them
 
     # What the aggregator answers
 
@@ -89,9 +94,9 @@ class Collector:
         if self._instance is None:
             self._applied = answer.closed_through
         if self._owes_all:
-            self._say_all(answer.closed_through)
+            self._say_all(answer)
         if not self._outbox.go_to(answer.expect):
-            self._begin_stream()
+            self._begin_stream(OLDER)
 
     def on_answer(self, answer: Answer) -> None:
         """The answer to the part that `next_part` gave; one of an older aggregator is dropped."""
@@ -113,19 +118,21 @@ class Collector:
         self._status.count("refused_parts")
         self._status.note(f"the aggregator refused sequence {self._outbox.place}: {reason}")
         self._refusals += 1
-        if self._refusals % REFUSALS:
+        if self._refusals % REFUSALS or (self._outbox.place == 0 and not self._carries):  # a first sequence knows no more than it says
             self._outbox.restart()
         else:
-            self._begin_stream()
+            self._begin_stream("the aggregator refuses what it is told")
 
     def _advance(self, answer: Answer) -> None:
         if answer.verdict == "ok":
             self._refusals = 0
             self._outbox.accepted(answer.applied)
         elif not self._outbox.go_to(answer.expect):
-            self._begin_stream()
+            self._begin_stream(OLDER)
             return
         for queued in self._outbox.durable(answer.durable):
+            self._durable = self._history.number(queued.number)
+            self._history.durable(self._durable)
             self._slots.free(queued.closed)
             if queued.reply_id is not None:
                 self._ack = (queued.instance, queued.reply_id)
@@ -218,26 +225,28 @@ class Collector:
 
     def _apply(self, reply: Reply, at: float, workload_of: Callable[[int], str], owner_of: Callable[[int], str], *, dump: bool) -> Said:
         """Bring the slots up to date; `dump`: the first reply of another instance, which lacks whatever ended meanwhile."""
-        slots = self._slots
+        slots, number = self._slots, self._history.number(self._outbox.next_number)
         matched = diff.match(self._unsaid(reply.columns), slots)
         self._status.count("duplicates", matched.duplicates)
         self._status.count("late", matched.late)
         known = matched.slots >= 0
         seen, at_slots = diff.select(matched.rows, known), matched.slots[known]
         repidded = attribution.late_pids(slots, seen, at_slots)
-        changed, reflagged = diff.update(slots, seen, at_slots, self._instances)
+        changed, reflagged, fell, last = diff.update(slots, seen, at_slots, self._instances)
+        self._history.ended(number, fell, last)
         listeners = Listeners(reply.listeners, self._addresses)
         fresh = diff.select(matched.rows, ~known)
         attribution.local_end(fresh, listeners, self._texts, workload_of)
         opened, moved, disowned, ended = self._open(fresh, matched.identities[:, ~known])
         ended = np.concatenate([at_slots[(seen["flags"] & Flag.CLOSED) != 0], ended])
+        slots.columns["opened_at"][opened] = number
         touched = np.concatenate([at_slots, opened])
         if dump or not reply.tells_closes:
             limit = 0.0 if reply.tells_closes else self.limits.absent_after
             ended = np.concatenate([ended, diff.absent(slots, touched, at, limit)])
         owned = namespace_owner.by_namespace(slots, opened, reply.listeners, self._texts, workload_of, owner_of)
         learned = attribution.resolve(slots, opened, listeners, self._texts, workload_of, len(self._addresses.numbers))
-        diff.end(slots, ended)
+        diff.end(slots, ended, number)
         learned = diff.union(np.concatenate([repidded, reflagged, disowned, owned, learned]), opened, slots.top)
         return Said(opened, np.concatenate([changed, moved]), learned, ended)
 
@@ -267,37 +276,63 @@ class Collector:
         folds, moved, disowned = fold(self._slots, diff.select(rows, excess), self.limits.rows, nowhere, self._life)
         return np.concatenate([opened, folds]), moved, disowned, ended
 
-    def _queue(self, said: Said) -> None:
-        if self._owes_all:  # a poll that was under way: what it changed will be said with all else
-            return
+    def _queue(self, said: Said, carried: Columns | None = None, continues: tuple[int, int] | None = None) -> None:
         self._status.said(self._at)
-        final = Final(self._at, self.status(), (self._instance or "", self._close_id))
-        sections = said.sections(self._slots)
+        final = Final(self._at, self.status(), (self._instance or "", self._close_id), continues=continues)
+        sections = said.sections(self._slots) | ({"carried": carried} if carried else {})
         content = parts.Content(sections, self._metadata.take(), final, self._addresses.packed, self._texts.listed)
         self._outbox.add(parts.bodies(content), said.closed, self._reply_id, self._instance or "")
 
-    def _begin_stream(self) -> None:
-        """Say everything again under a new number: the aggregator asks for what is durable no more, so its store is an older one."""
-        self.stream = (self.stream + 1) % STREAMS
+    def _begin_stream(self, why: str) -> None:
+        """Say everything again under a new number."""
         self.greeted = False
-        self._outbox = Outbox()
-        self._owes_all = self._instance is not None
+        if self._owes_all:
+            return
+        self.stream = (self.stream + 1) % STREAMS
+        self._owes_all = True
         self._status.count("streams_begun")
-        self._status.note("the aggregator's store is older than what this collector kept: all rows are said again in a new stream")
+        self._status.note(f"{why}: all rows are said again in a new stream")
 
-    def _say_all(self, closed_through: tuple[str, int]) -> None:
-        """The first sequence of another stream, less the closes that the aggregate has: it may have summed those rows already."""
+    def _say_all(self, answer: Answer) -> None:
+        """Another stream: where the aggregate's rows are of an earlier one of this collector, first what became of them since; where they
+        are of another collector's, all that was said, if that is kept; else, as a new collector would, first all that is held."""
         slots, self._owes_all = self._slots, False
+        stream, sequence, at = answer.rows
+        number = self._history.number_of(stream, sequence)
+        if number is None and self._outbox.whole and not self._carries:
+            self._history.begin(0)
+            return
+        self._history.begin(self._outbox.next_number)
+        self._outbox = Outbox()
+        if self._durable > (-1 if number is None else number):
+            self._status.forgotten(at, self._at)
+        self._metadata.again()
+        self._durable = -1 if number is None else number
+        if number is None:
+            self._free_told(answer.closed_through)
+        else:
+            slots.free(np.flatnonzero((slots["state"] == ENDED) & (slots["closed_at"] <= number)))
+        self._carries = number is not None and slots.top <= 2 * len(slots) + SPARE
+        if number is None or not self._carries:
+            self._status.count("generations_lost", self._history.forget(self.stream))
+            self._forget_unused(dense=True)
+            self._queue(Said.all(slots))
+            return
+        self._forget_unused()
+        said, sums = Said.all(slots), self._history.since(number, slots.top)
+        carried = {name: column[said.opened] for name, column in sums.items()}
+        carried |= {"id": said.opened.astype(np.uint32), "known": (slots["opened_at"][said.opened] <= number).astype(np.uint8)}
+        self._queue(said, carried, (stream, sequence))
+
+    def _free_told(self, closed_through: tuple[str, int]) -> None:
+        """Forget the closes that the aggregate has: it may have summed those rows already."""
+        slots = self._slots
         ended = np.flatnonzero(slots["state"] == ENDED)
         instance, close_id = closed_through
         if instance == self._instance:
             earlier = slots["instance"][ended] < self._instances  # whose closes were said before any of this instance, or with its first
             told = (slots["close_id"][ended] != 0) & (slots["close_id"][ended] <= close_id)
             slots.free(ended[earlier | told])
-        self._forget_unused(dense=True)
-        self._metadata.again()
-        held = np.flatnonzero(slots["state"] != FREE)
-        self._queue(Said(held, diff.NONE, diff.NONE, np.flatnonzero(slots["state"] == ENDED)))
 
     def _forget_unused(self, *, dense: bool = False) -> None:
         """Forget the addresses and texts that no row has any more; `dense`: give the rows the lowest slots, too."""

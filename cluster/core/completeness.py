@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from cluster.core.checkpoint import NodeState
+from cluster.core.checkpoint import SEEN_AT, NodeState
 from cluster.core.edges import has_traffic
 from cluster.core.ends import UNATTRIBUTED
 from cluster.core.records import Flag
 from cluster.core.snapshot import Snapshot
 
 SILENT_AFTER = 15.0  # s without a word; a collector says something every 5 s
-SEEN_AT = "seen_at"  # in a node's status: when its last applied sequence was read, s since 1970
 SUMS = ("missed", "backpressure", "duplicates", "late")
 
 

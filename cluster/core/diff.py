@@ -79,9 +79,9 @@ def _weights_at(rows: Columns, index: int) -> int:
     return int(rows["sent"][index]) + int(rows["recv"][index])
 
 
-def update(slots: Slots, rows: Columns, at: Indices, instance: int) -> tuple[Indices, Indices]:
-    """Write the rows into the slots that hold them already; returns the slots whose counters or generation moved, and those of open rows
-    whose flags did.
+def update(slots: Slots, rows: Columns, at: Indices, instance: int) -> tuple[Indices, Indices, Indices, Columns]:
+    """Write the rows into the slots that hold them already; returns the slots whose counters or generation moved, those of open rows
+    whose flags did, and those whose generation ended with the last counters of it.
 
     A decrease of any counter, or for a row without a cookie another tracer instance, begins a new generation.
     """
@@ -102,7 +102,7 @@ def update(slots: Slots, rows: Columns, at: Indices, instance: int) -> tuple[Ind
         columns[name][at] = rows[name]
     reflagged = (rows["flags"] != columns["flags"][at]) & ((rows["flags"] & np.uint8(Flag.CLOSED)) == 0)
     columns["flags"][at] = rows["flags"] & ~np.uint8(Flag.CLOSED)
-    return at[moved | fell], at[reflagged]
+    return at[moved | fell], at[reflagged], at[fell], select(old, fell)
 
 
 def held_back(rows: Columns, before: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -126,9 +126,10 @@ def absent(slots: Slots, touched: Indices, at: float, limit: float) -> Indices:
     return result
 
 
-def end(slots: Slots, which: Indices) -> None:
-    """Mark rows as closed; they keep their slots until the store has the close."""
+def end(slots: Slots, which: Indices, number: int) -> None:
+    """Mark rows as closed by the sequence of that number; they keep their slots until the store has the close."""
     slots.columns["state"][which] = ENDED
+    slots.columns["closed_at"][which] = number
 
 
 def union(slots: Indices, but: Indices, top: int) -> Indices:

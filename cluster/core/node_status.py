@@ -24,6 +24,7 @@ class NodeStatus:
         self._notes: deque[str] = deque(maxlen=NOTES)
         self._now: dict[str, Any] = {}
         self._good_at: float | None = None
+        self._first_at = 0.0  # of the first good poll
         self._gap: tuple[float, str] | None = None  # since when polls fail, and why
         self._said_at: float | None = None
 
@@ -44,6 +45,8 @@ class NodeStatus:
     def polled(self, reply: Reply, at: float, *, another: bool) -> None:
         """A poll was good; `another`: of another tracer instance than the last good one."""
         self._counts["polls"] += 1
+        if self._good_at is None:
+            self._first_at = at
         if another and self._good_at is not None:
             self._uncovered.append((self._good_at, at, "another tracer instance answered: what closed before it began is not known"))
         elif self._gap is not None:
@@ -55,6 +58,10 @@ class NodeStatus:
         self._now["connections"] = len(reply)
         if reply.telemetry:
             self._now["tracer"] = reply.telemetry
+
+    def forgotten(self, start: float, end: float) -> None:
+        """What ended between the two, and was said, is known to nobody any more."""
+        self._uncovered.append((max(self._first_at, start), end, "the store was put back to an older state: what had ended since is lost"))
 
     def rows(self, held: int, unattributed: int) -> None:
         """How many rows are held, and how many open ones have no owner."""

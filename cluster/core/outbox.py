@@ -72,6 +72,11 @@ class Outbox:
         """The number of the sequence that is being said."""
         return self._sequence
 
+    @property
+    def whole(self) -> bool:
+        """Whether all that was ever said is kept."""
+        return self.next_number == len(self._queue)
+
     def restart(self) -> None:
         """Say the sequence at the place again, from its first part."""
         self._part = 0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.core.records import Flag
-from cluster.core.slots import Indices, Slots
+from cluster.core.slots import ENDED, FREE, Indices, Slots
 from cluster.core.wire import SECTIONS
 
 Columns = dict[str, NDArray[Any]]
@@ -23,6 +23,11 @@ class Said:
     changed: Indices
     attributed: Indices
     closed: Indices
+
+    @staticmethod
+    def all(slots: Slots) -> Said:
+        """Every row that is held, as if it were new."""
+        return Said(np.flatnonzero(slots["state"] != FREE), _NONE, _NONE, np.flatnonzero(slots["state"] == ENDED))
 
     def __bool__(self) -> bool:
         return any(len(slots) for slots in (self.opened, self.changed, self.attributed, self.closed))

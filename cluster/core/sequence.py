@@ -32,6 +32,7 @@ class Batch:
     changed: Columns
     attributed: Columns
     closed: Columns
+    carried: Columns
     addresses: list[bytes]
     texts: list[str]
     metadata: list[tuple[str, str, str, Mapping[str, Any] | None]]
@@ -97,6 +98,9 @@ def check(batch: Batch, block: Block, slots_held: int) -> Before:
         _check_distinct(name, columns["id"])
         _check_known(name, columns["id"], _marks(columns["id"], batch, block))
     _check_flags(batch.closed)
+    _check_distinct("carried", batch.carried["id"])
+    if not np.isin(batch.carried["id"], opened).all():
+        raise WireError("carried: a row that is not opened")
     return _check_generations(batch, block)
 
 

@@ -19,6 +19,8 @@ HELD: dict[str, type[np.generic]] = {
     "state": np.uint8,
     "instance": np.uint32,  # which tracer instance its counters are of
     "close_id": np.uint64,  # under which that told its close; 0 where it did not
+    "opened_at": np.uint32,  # number of the sequence that opens it, see `History`
+    "closed_at": np.uint32,  # and that closes it; means nothing while it is open
     "tries": np.uint8,  # how often its owner was asked for
     "absent_since": np.float64,  # s since 1970 of the first reply that lacked it; nan while it is there
 }

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.core.block import Block
-from cluster.core.checkpoint import Columns, NodeState
+from cluster.core.checkpoint import SAID, SEEN_AT, Columns, NodeState
 from cluster.core.edges import EdgeTable
 from cluster.core.ends import Ends
 from cluster.core.intern import Interned
@@ -56,6 +56,12 @@ class Node:
     def state(self) -> NodeState:
         """What the store keeps."""
         return NodeState(self.name, self.incarnation, self.stream, self.applied, self.instance, self.closed_through, self.status)
+
+    @property
+    def rests_on(self) -> tuple[int, int, float]:
+        """The stream and sequence that its rows are of, and when that was polled; sequence -1 where it has none."""
+        stream, sequence = self.status.get(SAID, (0, -1))
+        return int(stream), int(sequence), float(self.status.get(SEEN_AT, 0.0))
 
     @property
     def blocks(self) -> tuple[tuple[Block, int], tuple[Block, int]]:

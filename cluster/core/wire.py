@@ -13,8 +13,10 @@ Sections of a body, each absent when empty (shapes: n rows, unsigned integers un
     changed     columns CHANGED: raw counters of rows whose counters moved
     attributed  columns ATTRIBUTED: rows whose owner or flags became known, or changed, after they were opened
     closed      columns CLOSED: rows that ended (their last counters are in `opened` or `changed` of the same sequence, if they moved)
+    carried     columns CARRIED: in sequence 0 of a later stream of the same collector, for each row in `opened`
     metadata    list of [source, address, uid, record or None]: parts of metadata records; None removes one
-    final       only in the last part: {at: float, s since 1970; status: map; closed_through: [instance, close id]; offset: float, s}
+    final       only in the last part: {at: float, s since 1970; status: map; closed_through: [instance, close id]; offset: float, s;
+                continues: [stream, sequence] or None}
 
 A column travels as [dtype, bytes, low]: its values less `low`, in the smallest unsigned type that holds the largest, little-endian.
 `low` is the column's minimum where that makes the type smaller (times since boot), else 0.
@@ -32,7 +34,7 @@ from numpy.typing import NDArray
 
 from cluster.core.errors import WireError
 
-VERSION = 1
+VERSION = 2
 PART_LIMIT = 90_000  # bytes: Ray passes arguments below 100 KiB inline
 SEQUENCE_PARTS_LIMIT = 4_096
 
@@ -64,7 +66,15 @@ CHANGED: dict[str, type[np.unsignedinteger[Any]]] = {
 }
 ATTRIBUTED: dict[str, type[np.unsignedinteger[Any]]] = {name: OPENED[name] for name in ("id", "pid", "local", "remote", "role", "flags")}
 CLOSED: dict[str, type[np.unsignedinteger[Any]]] = {name: OPENED[name] for name in ("id", "flags")}
-SECTIONS = {"opened": OPENED, "changed": CHANGED, "attributed": ATTRIBUTED, "closed": CLOSED}
+CARRIED: dict[str, type[np.unsignedinteger[Any]]] = {
+    "id": np.uint32,
+    "known": np.uint8,  # 1: the row of that id as of `Final.continues`; 0: it was opened since
+    "generations": np.uint32,  # how many ended since, as far as the collector still knows them
+    "sent": np.uint64,  # the sums of their last counters
+    "recv": np.uint64,
+    "retransmits": np.uint64,
+}
+SECTIONS = {"opened": OPENED, "changed": CHANGED, "attributed": ATTRIBUTED, "closed": CLOSED, "carried": CARRIED}
 _KINDS = ("u1", "u1", "u2", "u4", "u4", "u8", "u8", "u8", "u8")  # by bytes of the largest value
 
 
@@ -76,6 +86,7 @@ class Final:
     status: Mapping[str, Any] = field(default_factory=dict)
     closed_through: tuple[str, int] = ("", 0)  # every close up to this id of this tracer instance is in this stream
     offset: float = 0.0  # s, the aggregator's clock less the collector's
+    continues: tuple[int, int] | None = None  # stream and sequence that the aggregate's rows rest on, where this stream goes on from there
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,7 @@ class Answer:
     expect: int = 0  # verdict "expect": the sequence to send next, from its part 0
     closed_through: tuple[str, int] = ("", 0)  # to a hello: closes that are applied already
     reason: str = ""  # verdict "refused": what was wrong
+    rows: tuple[int, int, float] = (0, -1, 0.0)  # what the node's rows rest on: stream, sequence, and when that was polled (s since 1970)
 
 
 def narrow(column: NDArray[Any]) -> list[Any]:
@@ -156,7 +168,7 @@ def pack_body(part: Part) -> bytes:
         body["metadata"] = part.metadata
     if part.final is not None:
         final = part.final
-        body["final"] = {"at": final.at, "status": dict(final.status), "closed_through": final.closed_through, "offset": final.offset}
+        body["final"] = {name: getattr(final, name) for name in final.__slots__} | {"status": dict(final.status)}
     return bytes(msgpack.packb(body))
 
 
@@ -207,9 +219,11 @@ def _final(packed: Any) -> Final | None:
             "status": dict() as status,
             "closed_through": [str() as instance, int() as close],
             "offset": float() as offset,
+            "continues": None | [int(), int()] as continues,
         }:
-            return Final(at, status, (instance, _natural(close, "final.closed_through")), offset)
-    raise WireError("final: expected at, status, closed_through and offset")
+            from_where = None if continues is None else (continues[0], continues[1])
+            return Final(at, status, (instance, _natural(close, "final.closed_through")), offset, from_where)
+    raise WireError("final: expected at, status, closed_through, offset and continues")
 
 
 def unpack_part(raw: bytes) -> Part:
@@ -272,7 +286,7 @@ def unpack_answer(raw: bytes) -> Answer:
         fields = _mapping(msgpack.unpackb(raw), "answer")
         if fields.pop("v", None) != VERSION:
             raise WireError("answer: another version; bring both ends to the same release")
-        fields["closed_through"] = tuple(fields["closed_through"])
+        fields |= {name: tuple(fields[name]) for name in ("closed_through", "rows")}
         return Answer(**fields)
     except (ValueError, TypeError, KeyError, msgpack.exceptions.UnpackException) as error:
         raise WireError(f"answer: {type(error).__name__}: {error}") from error

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster.core.collector import Collector, CollectorLimits
+from cluster.core.collector import REFUSALS, Collector, CollectorLimits
 from cluster.core.records import Flag
 from cluster.core.wire import PART_LIMIT, Answer, unpack_part
 from tests.core.receiver import Receiver, drain, greeted
@@ -309,14 +309,29 @@ def test_limits_have_the_defaults_that_the_settings_document() -> None:
 
 def test_what_is_refused_again_and_again_is_said_whole_in_a_new_stream() -> None:
     collector, receiver = greeted(), Receiver()
-    collector.on_reply(reply(EXAMPLE), "", 1.0, nobody)
-    for _ in range(3):
-        assert collector.next_part() is not None
-        collector.on_answer(Answer("refused", 1, stream=7, reason="no"))
+    for at in (1.0, 2.0):
+        drain(collector, receiver)
+        collector.on_reply(reply(EXAMPLE, *([record(sport=1)] * int(at - 1))), "", at, nobody)
+    refuse(collector)
     assert collector.stream == 8
     collector.greet(Answer("ok", 1, incarnation=2, stream=8))
+    drain(collector, again := Receiver())
+    assert len(again.open_rows()) == 2
+
+
+def test_the_very_first_sequence_is_said_again_as_it_was() -> None:
+    collector, receiver = greeted(), Receiver()
+    collector.on_reply(reply(EXAMPLE), "", 1.0, nobody)
+    refuse(collector)
+    assert collector.stream == 7
     drain(collector, receiver)
     assert len(receiver.open_rows()) == 1
+
+
+def refuse(collector: Collector) -> None:
+    for _ in range(REFUSALS):
+        assert collector.next_part() is not None
+        collector.on_answer(Answer("refused", 1, stream=7, reason="no"))
 
 
 def test_a_new_stream_numbers_its_rows_densely() -> None:

@@ -98,7 +98,7 @@ def repacked(head: dict[str, Any] | None = None, body: dict[str, Any] | None = N
 @pytest.mark.parametrize(
     ("head", "body", "what"),
     [
-        ({"v": 2}, {}, "version 2"),
+        ({"v": 3}, {}, "version 3"),
         ({"node": None, "stream": -1}, {}, "stream"),
         ({"stream": 2**63}, {}, "stream"),
         ({"sequence": "1"}, {}, "sequence"),
@@ -114,7 +114,7 @@ def repacked(head: dict[str, Any] | None = None, body: dict[str, Any] | None = N
         ({}, {"metadata": [["docker"]]}, "part"),
         ({}, {"final": None}, "final: missing"),
         ({}, {"final": {"at": 1}}, "final"),
-        ({}, {"final": {"at": 1.0, "status": {}, "closed_through": ["i", -1], "offset": 0.0}}, "closed_through"),
+        ({}, {"final": {"at": 1.0, "status": {}, "closed_through": ["i", -1], "offset": 0.0, "continues": None}}, "closed_through"),
         ({}, {"texts": [""]}, "local: index 1 of 1"),
         ({}, {"addresses": bytes(16)}, "index 1 of 1"),
     ],
