@@ -97,7 +97,8 @@ class Namespace:
         udp = self.dump(UDP, sockdiag.UDP_STATES, now)
         first, last = self.ephemeral
         serves = (udp["sport"] != 0) & ((udp["sport"] < first) | (udp["sport"] > last))
-        return join([self.dump(TCP, sockdiag.TCP_STATES, now), udp[(udp["dport"] != 0) | serves]])
+        tcp = self.dump(TCP, sockdiag.TCP_STATES, now)
+        return join([tcp[~sockdiag.is_remains(tcp)], udp[(udp["dport"] != 0) | serves]])
 
     def left_behind(self, now: int) -> Rows:
         """What is in TIME_WAIT or FIN_WAIT2 without a socket, after a close by this end. Raises OSError."""

@@ -49,6 +49,13 @@ def dump(link: Netlink, family: int, protocol: int, states: int, now: int) -> It
         yield rows
 
 
+def is_remains(rows: Rows) -> NDArray[np.bool_]:
+    """TCP rows that stand for a socket that has died, under its cookie: one that waits for the peer's FIN after a close is kept as a
+    TIME_WAIT one, and dumped as FIN_WAIT2 (tcp_time_wait and inet_twsk_diag_fill in the kernel). They have no owner and no counters."""
+    remains: NDArray[np.bool_] = (rows["tcp_state"] == FIN_WAIT2) & (rows["inode"] == 0) & ~rows["bytes_known"]
+    return remains
+
+
 def decode(chunk: Chunk, now: int) -> Rows:
     """The rows of a chunk of socket messages, read at `now` (ns since boot). `received` is the kernel's count, a FIN included."""
     words = chunk.words

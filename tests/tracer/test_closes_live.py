@@ -211,3 +211,12 @@ def test_ipv6_and_v4_mapped(host: str, listen: str | None, family: int, watch: W
     assert (sent(near), far["monotonic_recv_bytes"]) == (7, 7)
     pair.close()
     assert {watch.ended(pair.near, pair.far)["family"], watch.ended(pair.far, pair.near)["family"]} == {family}
+
+
+def test_what_a_close_leaves_behind_is_no_connection(pair: Pair, watch: Watch) -> None:
+    move(pair.client, pair.server, 100)
+    pair.client.close()  # its socket dies, and a TIME_WAIT one waits for the peer's FIN under the same cookie
+    row = watch.ended(pair.near, pair.far)
+    watch.poll()
+    assert row["cookie"] not in {row["cookie"] for row in watch.open}
+    assert sent(row) == 100
