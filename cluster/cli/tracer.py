@@ -57,7 +57,7 @@ def serve(path: Path, group: int | None, proc: str, event_buffer: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening(path, group))
-        tracer = Tracer(proc, event_buffer)
+        tracer = Tracer(proc, event_buffer, path)
         stack.callback(tracer.close)
         server = Server(tracer, listener)
         stack.callback(server.close)

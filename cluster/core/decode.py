@@ -30,6 +30,8 @@ EXAMPLES = 3  # refused records that are kept for the log
 EXCERPT = 200  # bytes of each
 ALIKE_FROM = 4_096  # bytes of a document that is worth looking for records that are alike
 TELEMETRY = 32  # counters of the tracer's own that are passed on
+LATEST = 1e11  # s since 1970: no real moment is later
+UNCOVERED = 64  # intervals in which a tracer did not look that are passed on
 COLUMNS: dict[str, type[np.unsignedinteger[Any]]] = {
     "protocol": np.uint8,
     "source": np.uint32,  # number in Addresses
@@ -94,6 +96,7 @@ class Reply:
     tells_closes: bool  # it says of each row whether it is open or closed: absence means nothing
     refused: Refused
     telemetry: dict[str, int]
+    uncovered: list[tuple[float, float]]  # s since 1970: when this instance did not look, the latest last
 
     def __len__(self) -> int:
         return len(self.columns["source"])
@@ -119,6 +122,7 @@ def decode(body: bytes, addresses: Addresses, zero_is: str = "new") -> Reply:
         tells_closes,
         refused,
         _telemetry(document.telemetry),
+        _uncovered(document.uncovered),
     )
 
 
@@ -153,7 +157,7 @@ def _one_by_one(body: bytes, refused: Refused) -> Document:
         raise SourceMalformed(f"not a tracer's reply: {error}; {len(body)} bytes beginning {body[:80]!r}") from error
     records = [record for raw in envelope.connections or [] if (record := _read(RECORD, raw, refused, "")) is not None]
     listeners = [record for raw in envelope.listeners or [] if (record := _read(LISTENER, raw, refused, LISTENER_REASON)) is not None]
-    return Document(records, listeners, envelope.instance, envelope.reply_id, envelope.telemetry)
+    return Document(records, listeners, envelope.instance, envelope.reply_id, envelope.telemetry, envelope.uncovered)
 
 
 def _read(decoder: msgspec.json.Decoder[Any], raw: Raw, refused: Refused, what: str) -> Any:
@@ -308,3 +312,11 @@ def _telemetry(raw: Raw) -> dict[str, int]:
         return {}
     numbers = {name[:64]: value for name, value in said.items() if type(value) is int and 0 <= value < 1 << 63}
     return dict(list(numbers.items())[:TELEMETRY])
+
+
+def _uncovered(raw: Raw) -> list[tuple[float, float]]:
+    try:
+        said = msgspec.json.decode(raw, type=list[tuple[float, float]])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return []
+    return [(since, until) for since, until in said if 0 <= since <= until < LATEST][-UNCOVERED:]

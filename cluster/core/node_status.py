@@ -20,6 +20,7 @@ class NodeStatus:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._told: list[tuple[float, float]] = []  # intervals that the tracer named at the last good poll
         self._uncovered: deque[tuple[float, float, str]] = deque(maxlen=INTERVALS)
         self._notes: deque[str] = deque(maxlen=NOTES)
         self._now: dict[str, Any] = {}
@@ -43,12 +44,19 @@ class NodeStatus:
             self._gap = (at if self._good_at is None else self._good_at, reason[:REASON_LIMIT])
 
     def polled(self, reply: Reply, at: float, *, another: bool) -> None:
-        """A poll was good; `another`: of another tracer instance than the last good one."""
+        """A poll was good; `another`: of another tracer instance than the last good one.
+
+        Polls that fail while the tracer is replaced cost nothing where it names the interval itself, since it has kept all else.
+        """
         self._counts["polls"] += 1
         if self._good_at is None:
             self._first_at = at
+        named = [interval for interval in reply.uncovered if interval not in self._told]
+        self._told = reply.uncovered
         if another and self._good_at is not None:
             self._uncovered.append((self._good_at, at, "another tracer instance answered: what closed before it began is not known"))
+        elif named:
+            self._uncovered.extend((*interval, "the tracer was started again: what closed meanwhile is not known") for interval in named)
         elif self._gap is not None:
             self._uncovered.append((self._gap[0], at, self._gap[1]))
         self._gap, self._good_at = None, at

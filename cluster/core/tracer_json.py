@@ -67,6 +67,7 @@ class Document(Struct):
     instance: Name | None = None
     reply_id: Name | None = None
     telemetry: Raw = Raw(b"{}")
+    uncovered: Raw = Raw(b"[]")
 
 
 class Envelope(Struct):
@@ -77,6 +78,7 @@ class Envelope(Struct):
     instance: Name | None = None
     reply_id: Name | None = None
     telemetry: Raw = Raw(b"{}")
+    uncovered: Raw = Raw(b"[]")
 
 
 DOCUMENT = msgspec.json.Decoder(Document)

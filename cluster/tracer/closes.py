@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cluster.core.errors import TracerError
 from cluster.tracer.rows import COUNTERS, Keys, Rows, find, join, new_rows
+from cluster.tracer.state import KeptClient
 
 LOG_LIMIT = 200_000  # closed connections kept for clients that do not acknowledge
 REPLY_LIMIT = 100_000  # closed connections in one reply; the next one goes on
@@ -66,6 +67,26 @@ class Closes:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def rows(self) -> Rows:
+        """The closes that some client does not have yet, the oldest first."""
+        return self._rows
+
+    @property
+    def registrations(self) -> int:
+        """How many times a client was registered."""
+        return self._registrations
+
+    def kept(self) -> dict[str, KeptClient]:
+        """The clients, for the journal."""
+        return {name: KeptClient(one.seen, one.acked, one.told, one.registration, one.lost) for name, one in self.clients.items()}
+
+    def go_on(self, rows: Rows, last: int, lost: int, registrations: int, clients: dict[str, KeptClient], now: float) -> None:
+        """Take over another tracer's log and those of its clients that are not to be forgotten."""
+        self._rows, self.last, self.lost, self._registrations = rows, last, lost, registrations
+        self.clients = {name: Client(one.seen, one.acked, one.told, one.registration, one.lost) for name, one in clients.items()}
+        self.forget(now)
 
     def client(self, name: str, now: float) -> Client:
         """The client of that name; a new one begins at the end of the log. Raises TooManyClients where there are too many."""

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 from pathlib import Path
 
 from cluster.core.errors import TracerError
@@ -37,21 +38,23 @@ class Namespaces:
         self.all: dict[int, Namespace] = {}
         self.refused: dict[int, tuple[str, float]] = {}  # number -> (why it could not be entered, monotonic s when)
         self.tracking = tracking_available()
+        self.arrivals = select.epoll()  # readable while any namespace has destroy events that were not read
         self._home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
         self.own = os.fstat(self._home).st_ino
         self._pids: set[int] = set()
         self._looked = self._looked_again = float("-inf")
         self._alive: dict[int, str] = {}
         try:
-            self.all[self.own] = Namespace(self.own, event_buffer, self.tracking)
+            self._take_in(Namespace(self.own, event_buffer, self.tracking))
         except OSError as error:
-            os.close(self._home)
+            self.close()
             raise TracerError(f"this kernel gives no socket diagnostics over netlink: {error.strerror}") from error
 
     def close(self) -> None:
         """Let go of all."""
         for namespace in self.all.values():
             namespace.close()
+        self.arrivals.close()
         os.close(self._home)
 
     def refresh(self, now: float, boot_ns: int) -> list[Namespace]:
@@ -64,6 +67,11 @@ class Namespaces:
             if inode not in self.all:
                 self._add(inode, path, now)
         return [namespace for namespace in self.all.values() if self._is_over(namespace, found, now, boot_ns)]
+
+    def with_events(self) -> list[Namespace]:
+        """Those that have destroy events to be read, or have lost some."""
+        ready = {fd for fd, _ in self.arrivals.poll(0)}
+        return [namespace for namespace in self.all.values() if namespace.events.socket.fileno() in ready] if ready else []
 
     def remove(self, namespace: Namespace) -> None:
         """Let go of one."""
@@ -94,11 +102,15 @@ class Namespaces:
         try:
             if os.fstat(fd).st_ino == inode:  # else the process has moved or gone: the next look sees
                 with inside(fd, self._home):
-                    self.all[inode] = Namespace(inode, self.event_buffer, self.tracking)
+                    self._take_in(Namespace(inode, self.event_buffer, self.tracking))
         except OSError as error:
             self._refuse(inode, error, now)
         finally:
             os.close(fd)
+
+    def _take_in(self, namespace: Namespace) -> None:
+        self.all[namespace.inode] = namespace
+        self.arrivals.register(namespace.events.socket, select.EPOLLIN)
 
     def _refuse(self, inode: int, error: OSError, now: float) -> None:
         if error.errno not in (errno.ENOENT, errno.ESRCH):

@@ -1,7 +1,7 @@
 """The loop that everything runs in: one thread, in which nothing waits for a client.
 
-Destroy events are read a few times a second, not one by one as they come: they wait in a large buffer of the kernel, and many are decoded
-as fast as one.
+Destroy events wake the loop, and then it lets a moment pass before it reads the next ones: they wait in a large buffer of the kernel, and
+many are decoded as fast as one. What is read is in the journal; what is still in that buffer dies with the process.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ REQUEST_SECONDS = 3.0  # a request must have come by then
 REPLY_SECONDS = 30.0  # and its reply gone
 ACCEPT_PAUSE = 0.01
 PIECE = 262_144  # bytes written at one time
-TICK_SECONDS = 0.25  # between two looks for destroy events
-BUSY_SECONDS = 0.05  # the same while there are many
-BUSY = 200  # of them
+TICK_SECONDS = 0.25  # between two looks for new namespaces and for what is overdue
+BUSY_SECONDS = 0.05  # between two looks for destroy events while they come
 
 
 class Exchange:
@@ -78,6 +77,7 @@ class Server:
         self.selector = selectors.DefaultSelector()
         listener.setblocking(False)
         self.selector.register(listener, selectors.EVENT_READ)
+        self._waits = False  # for destroy events, to read them at once
 
     def run(self) -> None:
         """Go on for ever: signal handlers end it by raising SystemExit."""
@@ -87,9 +87,12 @@ class Server:
                 sock = key.fileobj
                 if isinstance(sock, socket.socket):
                     self._serve(sock)
+                else:
+                    next_tick = 0.0
             if time.monotonic() >= next_tick:
-                busy = self.tracer.tick() > BUSY
+                busy = self.tracer.tick() > 0
                 self._expire(time.monotonic())
+                self._wait(for_events=not busy and bool(self.tracer.closes.clients))
                 next_tick = time.monotonic() + (BUSY_SECONDS if busy else TICK_SECONDS)
 
     def close(self) -> None:
@@ -97,6 +100,13 @@ class Server:
         for sock in list(self.exchanges):
             self._drop(sock)
         self.selector.close()
+
+    def _wait(self, *, for_events: bool) -> None:
+        if for_events and not self._waits:
+            self.selector.register(self.tracer.namespaces.arrivals, selectors.EVENT_READ)
+        if self._waits and not for_events:
+            self.selector.unregister(self.tracer.namespaces.arrivals)
+        self._waits = for_events
 
     def _serve(self, sock: socket.socket) -> None:
         if sock is self.listener:

@@ -17,6 +17,7 @@ from cluster.tracer.closes import Client, Closes
 from cluster.tracer.conntrack import FLOW, Flows
 from cluster.tracer.discovery import Namespaces
 from cluster.tracer.fins import unproven
+from cluster.tracer.journal import Journal
 from cluster.tracer.lacks import lacks
 from cluster.tracer.listeners import Listeners
 from cluster.tracer.namespaces import Namespace
@@ -24,19 +25,25 @@ from cluster.tracer.owners import Owners
 from cluster.tracer.reply import encode, envelope
 from cluster.tracer.rows import Rows, by_key, find, join, mixed, new_rows
 from cluster.tracer.settle import carry_over, closed_among, is_connection, is_listener, settle_closed, settle_open
+from cluster.tracer.state import Meta, State
 from cluster.tracer.udp import Tracked
 from cluster.tracer.vanished import Vanished
 
 EVENT_BUFFER = 32 << 20  # bytes of each namespace's queue of destroy events
 PENDING_LIMIT = 200_000  # destroyed sockets that wait for the next request
 CHUNKS_AT_ONCE = 64  # of one namespace's events, before others have their turn
+UNCOVERED = 16  # intervals in which no tracer ran that are told, the newest
+EVENT_DELAY = 0.5  # s that the kernel may take to tell of a death
 
 
 class Tracer:
     """Answers what connections there are and which have closed. Raises TracerError where the kernel does not answer."""
 
-    def __init__(self, proc: str = "/proc", event_buffer: int = EVENT_BUFFER):
+    def __init__(self, proc: str = "/proc", event_buffer: int = EVENT_BUFFER, socket: Path | None = None):
         self.instance = instance()
+        self.journal = Journal(socket)
+        self.uncovered: list[tuple[float, float]] = []  # s since 1970
+        self._read_until = time.time()  # s since 1970: what died before has been read
         self.counters: Counter[str] = Counter()
         self.closes = Closes()
         self.namespaces = Namespaces(proc, event_buffer)
@@ -48,9 +55,13 @@ class Tracer:
         self._pending: list[Rows] = []  # destroyed sockets since then
         self._flows = np.zeros(0, FLOW)
         self._rested = False  # events were thrown away since the last dump, for there was no client
+        self._go_on()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; what clients do not have yet stays in the journal."""
+        if not self.closes.clients:
+            self.journal.drop()
+        self.journal.close()
         self.namespaces.close()
 
     def tick(self) -> int:
@@ -78,14 +89,23 @@ class Tracer:
         closed = self.closes.due(client)
         last = client.since(self.open), client.since(closed)
         client.remember(self.open)
+        self._keep()
         name = self._name(client)
-        more = {"instance": name, "reply_id": f"{name}.{client.told}", "telemetry": self._telemetry()}
+        more = {"instance": name, "reply_id": f"{name}.{client.told}", "uncovered": self.uncovered, "telemetry": self._telemetry()}
         return envelope(encode(self.open, last[0]), encode(closed, last[1]), self.heard, more)
 
     def status(self) -> dict[str, Any]:
         """What this tracer is, and what it cannot see and why."""
         spaces = sorted(self.namespaces.all)
-        return {"version": version("rayscope"), "instance": self.instance, "namespaces": spaces, "missing": lacks(self.namespaces)}
+        missing = [*lacks(self.namespaces), *self.journal.lacks()]
+        return {
+            "version": version("rayscope"),
+            "instance": self.instance,
+            "namespaces": spaces,
+            "uncovered": self.uncovered,
+            "journal": self.journal.status(),
+            "missing": missing,
+        }
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start, each client's state, and connection tracking."""
@@ -117,6 +137,41 @@ class Tracer:
             namespace.discard()
         self._pending = []
         self._rested = True
+        self._read_until = time.time()
+        self.journal.drop()
+
+    def _keep(self) -> None:
+        """Put what a tracer after this one needs into the journal: before the reply that tells it leaves."""
+        closes = self.closes
+        meta = Meta(boot_id(), 0, self.instance, closes.last, closes.lost, closes.registrations, closes.kept(), self.uncovered)
+        counted, vanished, events = self.tracked.counted(), self.vanished.kept(), join(self._pending)
+        self.journal.write(State(meta, self.open, self.heard, closes.rows, counted, vanished, events, self._read_until))
+
+    def _go_on(self) -> None:
+        """Go on as the tracer that was here before, if it left a journal and has clients that wait: the same instance that lost the events
+        of some time. What closed in it is found as after any loss of events: by what is in no dump and held by no process."""
+        state = self.journal.read(boot_id())
+        if state is None:
+            return
+        meta = state.meta
+        self.closes.go_on(state.closed, meta.last, meta.lost, meta.registrations, meta.clients, time.monotonic())
+        if not self.closes.clients:
+            return
+        self.instance, self.open, self.heard, self._pending = meta.instance, state.open, state.heard, [state.events]
+        self.tracked.go_on(state.counted)
+        self.vanished.go_on(state.vanished)
+        for client in self.closes.clients.values():
+            client.remember(self.open)
+        self._refresh()
+        for namespace in self.namespaces.all.values():
+            namespace.lost_at = now()
+        for inode in set(self.open["net_ns"].tolist()) - self.namespaces.all.keys():
+            self.vanished.namespace(inode)
+        self._read_until = time.time()
+        since = min(state.beat - EVENT_DELAY, self._read_until)
+        self.uncovered = [*meta.uncovered, (since, self._read_until)][-UNCOVERED:]
+        self.counters["resumed_closes"] = len(state.closed) + len(state.events)
+        self._keep()
 
     def _name(self, client: Client) -> str:
         """The instance that this client is told."""
@@ -138,21 +193,27 @@ class Tracer:
             self.namespaces.remove(namespace)
 
     def _read_events(self) -> None:
-        for namespace in self.namespaces.all.values():
-            self._read(namespace)
+        began = time.time()
+        drained = [self._read(namespace) for namespace in self.namespaces.with_events()]
+        if all(drained):
+            self._read_until = began
+            self.journal.beat(began)
 
-    def _read(self, namespace: Namespace) -> None:
+    def _read(self, namespace: Namespace) -> bool:
+        """Take in a namespace's destroy events; False where more of them wait."""
         for _ in range(CHUNKS_AT_ONCE):
             rows, lost = namespace.destroyed(now())
             self.counters["event_overflows"] += lost
             if not len(rows):
-                return
+                return True
             self.counters["destroyed"] += len(rows)
             if sum(map(len, self._pending)) + len(rows) > PENDING_LIMIT:
                 self.counters["closed_conn_dropped"] += len(rows)
                 namespace.lost_at = now()
             else:
                 self._pending.append(rows)
+                self.journal.append(rows)
+        return False
 
     def _look(self) -> None:
         """Dump every namespace, and work out what is open, what has closed and whose it is."""
@@ -229,8 +290,12 @@ def now() -> int:
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
+def boot_id() -> str:
+    """The kernel's name for this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def instance() -> str:
     """A name for this run of the tracer: boot, process and its start, so that no two runs share it."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
     started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    return f"{boot}-{os.getpid()}-{started}"
+    return f"{boot_id().replace('-', '')[:12]}-{os.getpid()}-{started}"

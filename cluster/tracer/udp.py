@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cluster.tracer.conntrack import Flows
 from cluster.tracer.rows import UDP, Rows, find, match_ends
+from cluster.tracer.state import COUNTS, Counts
 
 COUNTED_LIMIT = 100_000
 
@@ -35,6 +36,14 @@ class Tracked:
         counted = np.flatnonzero(tracked & (rows["protocol"] == UDP))
         counted = counted[flows["counted"][places[counted]]]
         self._count(rows, counted, flows[places[counted]])
+
+    def counted(self) -> Counts:
+        """What entries had counted for sockets that have closed, for the journal."""
+        return np.array([(entry, *counts) for entry, counts in self._counted.items()], COUNTS)
+
+    def go_on(self, counted: Counts) -> None:
+        """Take over what another tracer knew of them."""
+        self._counted = {entry: (sent, received) for entry, sent, received in counted.tolist()}
 
     def closed(self, rows: Rows) -> None:
         """These rows have closed: what their entries gained so far is theirs."""

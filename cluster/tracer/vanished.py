@@ -31,6 +31,14 @@ class Vanished:
         self._suspect: dict[int, int] = {}  # namespace that lost events -> ns since boot of the first dump after that
         self._looked = 0
 
+    def kept(self) -> Keys:
+        """The connections of whose end nothing told, for the journal."""
+        return np.array(list(self._told), np.uint64)
+
+    def go_on(self, keys: Keys) -> None:
+        """Take over what another tracer knew of them."""
+        self._told = dict.fromkeys(keys.tolist())
+
     def namespace(self, inode: int) -> None:
         """This namespace was let go of: nothing more comes from it."""
         self._gone.add(inode)
