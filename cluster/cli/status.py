@@ -13,7 +13,7 @@ from cluster.cli.output import print_json, print_table, printable, say
 from cluster.cli.reading import reader
 from cluster.cli.units import age_text
 
-TOTALS = ("rows", "open", "edges", "missed", "refused", "folded", "unattributed", "ambiguous", "backpressure", "fence")
+TOTALS = ("rows", "open", "edges", "missed", "refused", "folded", "unattributed", "saturated", "ambiguous", "backpressure", "fence")
 
 
 def node_line(node: dict[str, Any]) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.core.checkpoint import Columns
-from cluster.core.records import Flag
+from cluster.core.records import SUM_LIMITS, Flag
 
 NATIVE: dict[str, type[np.number[Any]]] = {
     "uid": np.int64,
@@ -51,6 +51,12 @@ TOUCHED = 8  # since the last commit its counters or flags changed
 GROWTH = 16  # a full block grows by a sixteenth
 
 
+def added(name: str, one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """Sums of counters up to their limits, in the type of that counter: what would pass the limit stops there."""
+    capped: NDArray[Any] = np.minimum(one.astype(np.uint64) + other, np.uint64(SUM_LIMITS[name])).astype(NATIVE[name])
+    return capped
+
+
 class Bases:
     """The sums of ended generations, for the rows that had one: a number per slot, and values per number. Number 0 stays zero."""
 
@@ -79,7 +85,8 @@ class Bases:
         self._number[fresh] = np.arange(start, start + len(fresh), dtype=np.uint32)
         for name, values in self._values.items():
             values.resize(start + len(fresh), refcheck=False)
-            values[self._number[slots]] += amounts[name].astype(values.dtype)
+            numbers = self._number[slots]
+            values[numbers] = added(name, values[numbers], amounts[name])
 
     def clear(self, slots: NDArray[np.intp]) -> None:
         """Make the sums of these slots zero."""

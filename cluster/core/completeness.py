@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from cluster.core.checkpoint import SEEN_AT, NodeState
-from cluster.core.edges import has_traffic
+from cluster.core.edges import TOTAL_LIMIT, has_traffic
 from cluster.core.ends import UNATTRIBUTED
-from cluster.core.records import Flag
+from cluster.core.records import COUNTER_LIMIT, Flag
 from cluster.core.snapshot import Snapshot
 
 SILENT_AFTER = 15.0  # s without a word; a collector says something every 5 s
@@ -18,8 +18,8 @@ SUMS = ("missed", "backpressure", "duplicates", "late")
 
 
 def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
-    """`nodes` one by one, and over all of them: nodes_covered, rows, edges, missed, refused, folded, unattributed, ambiguous, uncovered,
-    oldest_age (s, None where nothing was ever seen) and the aggregate's counters."""
+    """`nodes` one by one, and over all of them: nodes_covered, rows, edges, missed, refused, folded, unattributed, saturated, ambiguous,
+    uncovered, oldest_age (s, None where nothing was ever seen) and the aggregate's counters."""
     nodes = [_node(node, now) for node in snapshot.nodes]
     ages = [node["age"] for node in nodes if node["age"] is not None]
     said = [node.status for node in snapshot.nodes]
@@ -34,6 +34,7 @@ def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
         "unattributed": _unattributed(snapshot),
         "refused": snapshot.counters.get("refused", 0) + sum(_refused(one) for one in said),
         "folded": snapshot.counters.get("folded", 0) + sum(_number(one.get("folded")) for one in said),
+        "saturated": _saturated(snapshot),
         "ambiguous": sum(any(name.startswith("ambiguous/") for name in pair) for pair in names),
         "unattributed_edges": sum(UNATTRIBUTED in pair for pair in names),
         "uncovered": [[node["node"], *interval] for node in nodes for interval in node["uncovered"]],
@@ -41,6 +42,13 @@ def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
         "counters": dict(snapshot.counters),
         "fence": snapshot.fence,
     }
+
+
+def _saturated(snapshot: Snapshot) -> int:
+    """How many edges and rows have a sum that reached its limit, and means "at least so much"."""
+    edges = sum(any(value >= TOTAL_LIMIT for view in edge.views for value in view) for edge in snapshot.edges.values())
+    bases = [table.columns.get(f"base_{name}") for table in snapshot.tables for name in ("sent", "recv")]
+    return edges + sum(int(np.count_nonzero(column >= COUNTER_LIMIT)) for column in bases if column is not None)
 
 
 def _unattributed(snapshot: Snapshot) -> int:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cluster.core.addresses import BAD, Addresses
 from cluster.core.alike import Alike, read_alike
 from cluster.core.errors import SourceMalformed
-from cluster.core.records import Direction, Flag, format_address
+from cluster.core.records import COUNTER_LIMIT, Direction, Flag, format_address
 from cluster.core.tracer_json import DOCUMENT, ENVELOPE, LISTENER, NOT_SAID, RECORD, Document, Listener, Record
 
 Columns = dict[str, NDArray[Any]]
@@ -273,13 +273,14 @@ def _read_direction(columns: Columns, zero_is: str, *, ours: bool) -> None:
 
 
 def _refuse_rows(columns: Columns, addresses: Addresses, refused: Refused) -> Columns:
-    """What types cannot say: a family that contradicts the addresses, a close without its id."""
+    """What types cannot say: a family that contradicts the addresses, a close without its id, bytes that no socket can have moved."""
     source, dest, family = columns["source"], columns["dest"], columns.pop("family")
     closed = (columns["flags"] & np.uint8(Flag.CLOSED)) != 0
     bad = {"close_id": closed & (columns["close_id"] == 0), "family": (family > 1) & (family != NOT_SAID)}
+    bad |= {f"monotonic_{name}_bytes": columns[name] > COUNTER_LIMIT for name in ("sent", "recv")}
     v4 = np.flatnonzero(family == 0)
     bad["family"][v4] = addresses.is_v6(source[v4]) | addresses.is_v6(dest[v4])
-    keep = ~(bad["close_id"] | bad["family"])
+    keep = ~np.logical_or.reduce([*bad.values()])
     if keep.all():
         return columns
     packed = addresses.packed
@@ -287,7 +288,7 @@ def _refuse_rows(columns: Columns, addresses: Addresses, refused: Refused) -> Co
         told: dict[str, Any] = {name: int(column[row]) for name, column in columns.items()}
         told |= {end: format_address(packed[told[end]].tobytes()) for end in ("source", "dest")}
         told["family"] = int(family[row])
-        refused.add("close_id" if bad["close_id"][row] else "family", msgspec.json.encode(told))
+        refused.add(next(reason for reason, rows in bad.items() if rows[row]), msgspec.json.encode(told))
     return {name: column[keep] for name, column in columns.items()}
 
 

@@ -1,7 +1,9 @@
 """Edges: traffic between two workloads, as totals that rows add to.
 
+Sums are whole numbers, never floats; one that reaches TOTAL_LIMIT stays there, and means "at least so much".
+
 Each edge has two cells, its client's view (2 x number) and its server's view (2 x number + 1); a row adds its bytes to one cell. Cell 0
-is that of rows without an edge. Sums are whole numbers modulo 2^64, never floats.
+is that of rows without an edge. Differences are modulo 2^64.
 
 What is exported (counters that never fall) is `total + less`: `less` takes off the bytes of rows that are not settled yet, and puts back
 those of settled rows that moved to another edge. So the hot path touches the totals alone.
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from cluster.core.checkpoint import Columns, Edge
 
 EDGES_LIMIT = 100_000  # beyond it new edges fold their port to 0
+TOTAL_LIMIT = 2**63 - 1  # also the largest number that SQLite compares as one
 SUMS = ("sent", "recv", "retransmits", "opened")  # what is exported too
 TOTALS = (*SUMS, "open")
 
@@ -51,6 +54,8 @@ class EdgeTable:
         self.proof: NDArray[np.uint8] = np.zeros(2, np.uint8)
         self.first_seen = np.zeros(1)
         self.last_seen = np.zeros(1)
+        self._full: dict[str, NDArray[np.intp]] = {name: np.zeros(0, np.intp) for name in SUMS}  # cells that reached the limit
+        self._most = dict.fromkeys(SUMS, 0.0)  # no other cell has more, nor exports more
         self._committed: list[NDArray[Any]] = []
 
     def __len__(self) -> int:
@@ -87,7 +92,9 @@ class EdgeTable:
     def grew(self, cells: NDArray[np.intp], amounts: Columns, at: float) -> None:
         """Rows of these cells counted more; amounts (u64) by name, those of SUMS that moved."""
         for name, amount in amounts.items():
+            self._expect(name, cells, amount)
             np.add.at(self.total[name], cells, amount)
+            self._pin(name)
         self.seen(cells, at)
 
     def seen(self, cells: NDArray[np.intp], at: float) -> None:
@@ -97,31 +104,59 @@ class EdgeTable:
         numbers = np.flatnonzero(touched) >> 1
         self.last_seen[numbers] = np.maximum(self.last_seen[numbers], at)
 
+    def _expect(self, name: str, cells: NDArray[np.intp], amount: NDArray[np.uint64], *, shown: bool = False) -> None:
+        """So much is about to come to these cells; `shown`: only to what they export. Which then are full is found by floats, and that only
+        once some may be."""
+        signed = amount.view(np.int64)  # a correction is -1
+        self._most[name] += float(signed.max(initial=0)) * len(signed)
+        if self._most[name] < TOTAL_LIMIT and not len(self._full[name]):
+            return
+        exported = self.total[name] + self.less[name]
+        after = (exported if shown else np.maximum(self.total[name], exported)).astype(np.float64)
+        np.add.at(after, cells, signed.astype(np.float64))
+        full = after >= TOTAL_LIMIT
+        full[self._full[name]] = True
+        self._full[name] = np.flatnonzero(full)
+        self._most[name] = float(np.maximum(after, self.total[name])[~full].max(initial=0.0))
+
+    def _pin(self, *names: str) -> None:
+        """What is full stays so."""
+        for name in names:
+            self.total[name][self._full[name]] = TOTAL_LIMIT
+            self.less[name][self._full[name]] = 0
+
     def hide(self, cells: NDArray[np.intp], amounts: Columns) -> None:
         """Take amounts off what is exported: their rows are not settled."""
         for name, amount in amounts.items():
             np.subtract.at(self.less[name], cells, amount)
+            self._pin(name)
 
     def show(self, cells: NDArray[np.intp], amounts: Columns) -> None:
         """Put amounts back: their rows are settled now."""
         for name, amount in amounts.items():
+            self._expect(name, cells, amount, shown=True)
             np.add.at(self.less[name], cells, amount)
+            self._pin(name)
 
     def join(self, cells: NDArray[np.intp], amounts: Amounts) -> None:
         """New rows bring all they have."""
         for name, amount in amounts.sums.items():
+            self._expect(name, cells, amount)
             np.add.at(self.total[name], cells, amount)
+            self._pin(name)
         np.add.at(self.total["open"], cells, amounts.open)
 
     def move(self, old: NDArray[np.intp], new: NDArray[np.intp], amounts: Amounts) -> None:
         """Rows take all they have to another cell; what is exported stays where it was."""
         for name, amount in amounts.sums.items():
+            self._expect(name, new, amount)
             np.subtract.at(self.total[name], old, amount)
+            np.add.at(self.less[name], old, amount)
             np.add.at(self.total[name], new, amount)
+            np.subtract.at(self.less[name], new, amount)
+            self._pin(name)
         np.subtract.at(self.total["open"], old, amounts.open)
         np.add.at(self.total["open"], new, amounts.open)
-        self.show(old, amounts.sums)
-        self.hide(new, amounts.sums)
 
     def closed(self, cells: NDArray[np.intp], weights: NDArray[np.uint64]) -> None:
         """Rows that were open are not any more."""
@@ -147,6 +182,10 @@ class EdgeTable:
                     self.total[name][cell] = value
                 for name, value in zip(SUMS, view[len(TOTALS) :], strict=True):
                     self.less[name][cell : cell + 1] = np.uint64(value) - self.total[name][cell : cell + 1]
+        for name in SUMS:
+            self._full[name] = np.flatnonzero((self.total[name] >= TOTAL_LIMIT) | (self.total[name] + self.less[name] >= TOTAL_LIMIT))
+            self._most[name] = float(TOTAL_LIMIT)
+            self._pin(name)
         self.changed()
 
     def _pad(self, number: int) -> None:

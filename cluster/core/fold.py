@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.core.block import COUNTED, GONE, NATIVE, USED, Block
+from cluster.core.block import COUNTED, GONE, NATIVE, USED, Block, added
 from cluster.core.checkpoint import Columns
 from cluster.core.ends import is_client
 from cluster.core.match import groups, match
 from cluster.core.placing import Slots, place
-from cluster.core.records import Flag
+from cluster.core.records import SUM_LIMITS, Flag
 from cluster.core.state import Node, State
 
 SLACK = 16  # a sixteenth of the limit is folded beyond the excess, so that not every tick folds
@@ -85,8 +85,12 @@ def _sums(rows: Columns) -> Columns:
     starts = np.flatnonzero(first)
     sums = {name: column[order[starts]] for name, column in rows.items()}
     how: dict[str, np.ufunc] = {"first_seen": np.minimum, "last_seen": np.maximum, "last_update": np.maximum, "flags": np.bitwise_or}
-    for name, ufunc in how.items() | {(name, np.add) for name in COUNTED}:
+    for name, ufunc in how.items():
         sums[name] = ufunc.reduceat(rows[name][order], starts)
+    for name in COUNTED:
+        whole = np.add.reduceat(rows[name][order], starts)
+        about = np.add.reduceat(rows[name][order].astype(np.float64), starts)  # a sum of many may be beyond 64 bits
+        sums[name] = np.where(about < SUM_LIMITS[name], whole, np.uint64(SUM_LIMITS[name]))
     return sums
 
 
@@ -96,7 +100,7 @@ def _add(folds: Block, slots: Slots, sums: Columns) -> None:
         return
     columns = folds.columns
     for name in COUNTED:
-        columns[name][slots] += sums[name].astype(columns[name].dtype)
+        columns[name][slots] = added(name, columns[name][slots], sums[name])
     for name in ("last_seen", "last_update"):
         columns[name][slots] = np.maximum(columns[name][slots], sums[name])
     folds.set_flags(slots, (columns["flags"][slots] | sums["flags"]).astype(np.uint8))

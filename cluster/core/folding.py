@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.core.index import identity
-from cluster.core.records import Flag, Role
+from cluster.core.records import SUM_LIMITS, Flag, Role
 from cluster.core.slots import Indices, Slots
 
 Columns = dict[str, NDArray[Any]]
@@ -61,7 +61,7 @@ def _keyed(rows: Columns, life: int) -> Columns:
 
 def _add(slots: Slots, rows: Columns, at: Indices) -> Indices:
     columns = slots.columns
-    for name, limit in (("sent", 2**64 - 1), ("recv", 2**64 - 1), ("retransmits", 2**32 - 1)):
+    for name, limit in SUM_LIMITS.items():
         for slot, more in zip(at.tolist(), rows[name].tolist(), strict=True):  # a sum stops at its limit: a fall would be a new generation
             columns[name][slot] = min(int(columns[name][slot]) + more, limit)
     np.maximum.at(columns["last_update"], at, rows["last_update"])

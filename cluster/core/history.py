@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.core.records import SUM_LIMITS
+
 Columns = dict[str, NDArray[Any]]
 STREAMS = 1 << 63
 GENERATIONS: dict[str, type[np.unsignedinteger[Any]]] = {
@@ -67,14 +69,15 @@ class History:
     def since(self, number: int, top: int) -> Columns:
         """SUMMED columns by slot, for slots below `top`: what ended after that number. Only that is still kept, as one entry a slot, so
         that the streams of a collector that is not understood do not pile up."""
-        sums = {name: np.zeros(top, GENERATIONS[name]) for name in SUMMED}
+        sums = {name: np.zeros(top, np.uint64) for name in SUMMED}
         last = np.zeros(top, GENERATIONS["number"])
         for columns in self._ended:
             later = columns["number"] > number
             slots = columns["slot"][later]
-            for name, column in sums.items():
-                np.add.at(column, slots, columns[name][later])
+            for name, column in sums.items():  # the slots of one entry are distinct
+                column[slots] = np.minimum(column[slots] + columns[name][later], SUM_LIMITS.get(name, 2**32 - 1))
             np.maximum.at(last, slots, columns["number"][later])
+        sums = {name: column.astype(GENERATIONS[name]) for name, column in sums.items()}
         held = np.flatnonzero(sums["generations"])
         kept = {"slot": held.astype(np.uint32), "number": last[held], **{name: column[held] for name, column in sums.items()}}
         self._ended = [kept] if len(held) else []

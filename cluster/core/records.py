@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+COUNTER_LIMIT = 1 << 61  # bytes that no socket can count: 400 Gbit/s for a year; sums of rows stop there, too, so that none wraps
+SUM_LIMITS = {"sent": COUNTER_LIMIT, "recv": COUNTER_LIMIT, "retransmits": 2**32 - 1}  # where what a row sums up stops
 V4_PREFIX = bytes(10) + b"\xff\xff"
 
 

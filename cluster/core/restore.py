@@ -8,7 +8,7 @@ from cluster.core.block import COUNTED, NAMED, NATIVE
 from cluster.core.checkpoint import NO_SLOT, Checkpoint, Columns, Rows
 from cluster.core.ends import EXTERNAL, is_client
 from cluster.core.placing import amounts_of
-from cluster.core.records import pack_address
+from cluster.core.records import SUM_LIMITS, pack_address
 from cluster.core.state import FOLD_SLOT, AggregateLimits, State
 
 
@@ -49,6 +49,8 @@ def _restore_rows(state: State, rows: Rows) -> None:
     addresses = state.addresses.numbers([*map(pack_address, rows.addresses)])
     texts = state.texts.numbers(rows.texts)
     columns = native(rows, addresses, texts)
+    for name, limit in SUM_LIMITS.items():  # an older release did not stop its sums
+        columns |= {each: np.minimum(columns[each], columns[each].dtype.type(limit)) for each in (name, f"base_{name}")}
     slots = rows.columns["slot"].astype(np.intp)
     for index, name in enumerate(rows.node_names):
         for folds in (False, True):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.core.apply import keep_exported, leave, opened_rows
-from cluster.core.block import COUNTED, Block
+from cluster.core.block import COUNTED, Block, added
 from cluster.core.carry import Carried, carried, holds
 from cluster.core.checkpoint import Columns
 from cluster.core.match import match
@@ -127,7 +127,7 @@ def _continue(old: Block, kept: NDArray[np.intp], rows: Columns, skipped: NDArra
     ended = np.where(skipped < 0, ended, skipped > 0)
     goes_on = dict(rows)
     for name in COUNTED:
-        goes_on[f"base_{name}"] = was[f"base_{name}"] + np.where(ended, was[name], 0).astype(was[f"base_{name}"].dtype)
+        goes_on[f"base_{name}"] = added(name, was[f"base_{name}"], np.where(ended, was[name], 0).astype(np.uint64))
     for name in ("uid", "cell", "service", "first_seen"):
         goes_on[name] = was[name]
     for name in ("pid", "local", "remote", "role"):
@@ -141,6 +141,9 @@ def _count(state: State, old: Block, kept: NDArray[np.intp], new: Block, slots: 
     cells = new.columns["cell"][slots].astype(np.intp)
     before, after = old.totals(kept), new.totals(slots)
     grown = {name: after[name] - before[name] for name in COUNTED}
+    for name, amount in grown.items():  # where the base has stopped at its limit, a new generation brings all that it counted
+        stopped = after[name] + np.uint64(1) < before[name]
+        amount[stopped] = new.columns[name][slots[stopped]]
     state.edges.grew(cells, grown, at)
     hidden = np.flatnonzero(new.columns["flags"][slots] & Flag.SETTLED == 0)
     state.edges.hide(cells[hidden], {name: amount[hidden] for name, amount in grown.items()})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cluster.core.block import GONE, USED, Block
 from cluster.core.checkpoint import Columns
 from cluster.core.errors import WireError
-from cluster.core.records import Flag
+from cluster.core.records import COUNTER_LIMIT, Flag
 from cluster.core.wire import SECTIONS, Final, Part
 
 SLOTS_SLACK = 1 << 20  # a slot may be this far above what the node's numbering needs
@@ -90,6 +90,7 @@ def _sorted(columns: Columns) -> Columns:
 def check(batch: Batch, block: Block, slots_held: int) -> Before:
     """Refuse a sequence that cannot be applied whole; `block` is an empty one for a resync. Raises WireError."""
     _check_final(batch)
+    _check_counters(batch)
     opened = batch.opened["id"]
     _check_distinct("opened", opened)
     _check_opened(opened, block, max(slots_held, 2 * len(opened)) + SLOTS_SLACK)
@@ -113,6 +114,13 @@ def _check_final(batch: Batch) -> None:
             raise WireError(f"metadata of {source} {address} {uid}: expected a map or None, got {type(record).__name__}")
         _check_plain(f"metadata of {source} {address} {uid}", record)
     _check_plain("final.status", final.status)
+
+
+def _check_counters(batch: Batch) -> None:
+    for section, columns in (("opened", batch.opened), ("changed", batch.changed), ("carried", batch.carried)):
+        for name in ("sent", "recv"):
+            if (most := int(columns[name].max(initial=0))) > COUNTER_LIMIT:
+                raise WireError(f"{section}: {name} of {most} bytes; no row can count more than {COUNTER_LIMIT}")
 
 
 def _check_plain(what: str, value: Any) -> None:

@@ -30,7 +30,8 @@ class Table:
         """base + raw, u64; `name` is sent, recv or retransmits."""
         raw = self.columns[name]
         base = self.columns.get(f"base_{name}")
-        return raw.astype(np.uint64) if base is None else base.astype(np.uint64) + raw
+        total: NDArray[np.uint64] = raw.astype(np.uint64) if base is None else base.astype(np.uint64) + raw
+        return np.where(total < raw, np.uint64(2**64 - 1), total)  # a store of an older release may hold what passes 64 bits
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.core.collector import REFUSALS, Collector, CollectorLimits
-from cluster.core.records import Flag
+from cluster.core.records import COUNTER_LIMIT, Flag
 from cluster.core.wire import PART_LIMIT, Answer, unpack_part
 from tests.core.receiver import Receiver, drain, greeted
 from tests.core.replies import EXAMPLE, Record, record, reply
@@ -26,8 +26,8 @@ def many(count: int, seed: int = 1) -> list[Record]:
             sport=chance.randrange(1 << 16),
             dport=chance.randrange(1 << 16),
             cookie=chance.randrange(1 << 64),
-            monotonic_sent_bytes=chance.randrange(1 << 63),
-            monotonic_recv_bytes=chance.randrange(1 << 63),
+            monotonic_sent_bytes=chance.randrange(1 << 60),
+            monotonic_recv_bytes=chance.randrange(1 << 60),
             monotonic_retransmits=chance.randrange(1 << 31),
             last_update_epoch=chance.randrange(1 << 63),
         )
@@ -52,7 +52,7 @@ def test_parts_hold_what_ray_passes_inline_whatever_the_data() -> None:
     assert receiver.totals()[0] == sum(each["monotonic_sent_bytes"] for each in records)
     assert len(receiver.metadata) == 20
     for each in records:
-        each["monotonic_sent_bytes"] += 1 << 62
+        each["monotonic_sent_bytes"] += 1 << 60
     collector.on_reply(reply(*records, instance="i"), "", 2.0, long_names)
     drain(collector, receiver)
     assert receiver.totals()[0] == sum(each["monotonic_sent_bytes"] for each in records)
@@ -355,11 +355,11 @@ def test_a_new_stream_numbers_its_rows_densely() -> None:
 def test_a_fold_row_that_is_full_stops_and_does_not_begin_anew() -> None:
     collector, receiver = begun(0)
     for number in (1, 2, 3):
-        big = ours(cookie=number, close_id=number, state="closed", direction=2, monotonic_sent_bytes=2**63, monotonic_retransmits=2**31)
+        big = ours(cookie=number, close_id=number, state="closed", direction=2, monotonic_sent_bytes=2**60, monotonic_retransmits=2**31)
         collector.on_reply(reply(big, instance="i"), "", float(number), nobody)
         drain(collector, receiver)
     (fold,) = receiver.all_rows()
-    assert (fold["sent"], fold["retransmits"], fold["generation"]) == (2**64 - 1, 2**32 - 1, 0)
+    assert (fold["sent"], fold["retransmits"], fold["generation"]) == (COUNTER_LIMIT, 2**32 - 1, 0)
 
 
 def test_the_first_sequence_folds_nothing_since_the_aggregate_may_hold_its_rows() -> None:

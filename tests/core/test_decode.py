@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster.core.addresses import Addresses
 from cluster.core.decode import COLUMNS, EXAMPLES, EXCERPT, Reply, decode
 from cluster.core.errors import SourceMalformed
-from cluster.core.records import Direction, Flag, format_address
+from cluster.core.records import COUNTER_LIMIT, Direction, Flag, format_address
 from tests.core.replies import EXAMPLE, record, reply, without
 
 
@@ -136,6 +136,8 @@ HOSTILE: list[tuple[str, Any]] = [
     ("monotonic_sent_bytes", record(monotonic_sent_bytes=2**64)),
     ("monotonic_sent_bytes", record(monotonic_sent_bytes=10**400)),
     ("monotonic_sent_bytes", record(monotonic_sent_bytes=0.5)),
+    ("monotonic_sent_bytes", record(monotonic_sent_bytes=COUNTER_LIMIT + 1)),
+    ("monotonic_recv_bytes", record(monotonic_recv_bytes=2**64 - 1)),
     ("monotonic_sent_bytes missing", without("monotonic_sent_bytes")),
     ("monotonic_recv_bytes", record(monotonic_recv_bytes="5849")),
     ("monotonic_recv_bytes missing", record(monotonic_recv_bytes=None)),
@@ -160,7 +162,7 @@ def test_a_bad_record_costs_only_itself(reason: str, bad: Any) -> None:
 
 GOOD: list[tuple[str, dict[str, Any], Any]] = [
     ("pid", record(pid=2**32 - 1), 2**32 - 1),
-    ("sent", record(monotonic_sent_bytes=2**64 - 1), 2**64 - 1),
+    ("sent", record(monotonic_sent_bytes=COUNTER_LIMIT), COUNTER_LIMIT),
     ("cookie", record(cookie=2**64 - 1), 2**64 - 1),
     ("cookie", record(cookie=None), 0),
     ("flags", record(state=None, recv_exact=None, bytes=None, close_id=None), 0),
@@ -294,7 +296,7 @@ def is_good(value: Any) -> bool:
 @given(
     records=st.lists(
         st.tuples(st.just("bad"), (junk | spoilt).filter(lambda value: not is_good(value)))
-        | st.tuples(st.just("good"), st.integers(0, 2**64 - 1)),
+        | st.tuples(st.just("good"), st.integers(0, COUNTER_LIMIT)),
         max_size=8,
     ),
     head=junk,
