@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -39,6 +40,7 @@ def begin(state: State, at: float) -> Commit | None:
 
 def _waiting(state: State) -> Iterable[bool]:
     yield bool(state.departed or state.removed)
+    yield state.counters != state.counters_kept
     yield from (block.dirty for node in state.nodes.values() for block, _ in node.blocks)
 
 
@@ -56,6 +58,7 @@ def _clean(state: State, dirty: list[Node]) -> None:
                 block.marks &= np.uint8(~(DESCRIBED | TOUCHED) & 0xFF)
                 block.dirty = False
     state.departed, state.removed, state.metadata.changed = [], [], set()
+    state.counters_kept = Counter(state.counters)
 
 
 def _slots(block: Block, wanted: int) -> NDArray[np.intp]:

@@ -17,6 +17,7 @@ def restore(checkpoint: Checkpoint, limits: AggregateLimits) -> State:
     state = State(checkpoint.fence, limits)
     state.next_uid = checkpoint.next_uid
     state.counters.update(checkpoint.counters)
+    state.counters_kept.update(checkpoint.counters)
     state.edges.restore(checkpoint.edges)
     state.ends.externals.update(name for key in state.edges.keys for name in (key.client, key.server) if name.startswith(EXTERNAL))
     state.metadata.restore(checkpoint.metadata)

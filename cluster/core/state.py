@@ -82,6 +82,7 @@ class State:
         self.ends = Ends(self.addresses, self.texts, self.metadata, limits.externals, limits.networks)
         self.edges = EdgeTable()
         self.counters: Counter[str] = Counter()
+        self.counters_kept: Counter[str] = Counter()  # as the store has them, or will with the commit under way
         self.next_uid = 1
         self.departed: list[Columns] = []  # rows that left a block since the last commit: `Block.take` and node
         self.removed: list[NDArray[np.int64]] = []  # uids that were folded since the last commit
