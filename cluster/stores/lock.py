@@ -21,9 +21,16 @@ class WriterLock:
         self.path = path.with_name(path.name + ".lock")
         self._store = path
         self._descriptor = -1
+        self._made = False
 
     def acquire(self) -> None:
         """Take the lock, or raise StoreBusy with the holder's pid; OSError where the file cannot be made."""
+        while not self._acquired():
+            pass
+
+    def _acquired(self) -> bool:
+        """False where the file was taken away before it was locked: a lock on it would keep nobody off."""
+        made = not self.path.exists()
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,10 +44,27 @@ class WriterLock:
         except OSError:
             os.close(descriptor)
             raise
-        self._descriptor = descriptor
+        if not self._is_there(descriptor):
+            os.close(descriptor)
+            return False
+        self._descriptor, self._made = descriptor, made
         with suppress(OSError):  # a full disk: the lock holds all the same
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return True
+
+    def _is_there(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.path.stat(follow_symlinks=False))
+        except FileNotFoundError:
+            return False
+
+    def undo(self) -> None:
+        """Let go, and leave no file where there was none: nothing of ours is beside it."""
+        if self._descriptor >= 0 and self._made:
+            with suppress(OSError):
+                self.path.unlink()
+        self.release()
 
     def release(self) -> None:
         """Let go; nothing where it is not held."""

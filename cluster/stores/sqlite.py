@@ -103,7 +103,7 @@ class SqliteStore:
             self._file = place.identity(self.path)
             return database
         except BaseException:
-            self._lock.release()
+            self._lock.undo()
             raise
 
     def _apply(self, database: sqlite3.Connection, commit: Commit) -> None:

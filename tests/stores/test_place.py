@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
@@ -44,13 +45,15 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
 
 def refused(path: Path, message: str) -> None:
     """Writer and reader both refuse it, and leave every file as it is."""
-    before = contents(path.parent)
+    before, lock = contents(path.parent), path.with_name(path.name + ".lock")
+    there = lock.exists()
     store = SqliteStore(path)
     for attempt in (store.open, lambda: read_only(path)):
         with pytest.raises(StoreUnusable, match=message) as caught:
             attempt()
         assert str(path) in str(caught.value)
     assert contents(path.parent) == before
+    assert lock.exists() == there, "beside a foreign file nothing is left"
     store.close()
 
 
@@ -212,3 +215,23 @@ def test_a_check_says_what_open_would_and_leaves_the_fence(tmp_path: Path) -> No
     store.close()
     SqliteStore(path).check()
     assert SqliteStore(path).open().fence == 2
+
+
+def test_a_lock_that_was_taken_away_keeps_nobody_off_and_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening the lock's file and locking it, another rayscope that was refused removes it."""
+    path = tmp_path / "rayscope.db"
+    flock = fcntl.flock
+
+    def removed(descriptor: int, how: int) -> None:
+        monkeypatch.undo()
+        lock.unlink()
+        flock(descriptor, how)
+
+    store, lock = SqliteStore(path), tmp_path / "rayscope.db.lock"
+    monkeypatch.setattr(fcntl, "flock", removed)
+    store.open()
+    assert lock.read_text() == f"{os.getpid()}\n"
+    with pytest.raises(StoreBusy):
+        SqliteStore(path).open()
+    store.close()
+    assert lock.exists()
