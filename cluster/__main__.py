@@ -1,6 +1,6 @@
 """`python -m cluster` is the `rayscope` command."""
 
-from cluster.cli.main import main
+from cluster.cli.start import run
 
 if __name__ == "__main__":
-    main(prog_name="rayscope")
+    run()

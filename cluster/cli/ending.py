@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -27,6 +27,8 @@ class Ending:
         self.asked = False
         self.notice = ""
         self._raises = False
+        self._instead: Callable[[], None] | None = None
+        self._process = os.getpid()
         self.after(seconds)
         self._reading, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -54,11 +56,24 @@ class Ending:
         finally:
             self._raises = False
 
+    @contextmanager
+    def at_once(self, leave: Callable[[], None]) -> Iterator[None]:
+        """Within, a signal calls this, which is to end the process: for what can neither be interrupted nor waited for."""
+        self._instead = leave
+        try:
+            if self.asked:
+                leave()
+            yield
+        finally:
+            self._instead = None
+
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.notice and not self.asked:
             with suppress(OSError):
                 os.write(2, f"rayscope: {self.notice}\n".encode())
         self.asked = True
+        if self._instead and os.getpid() == self._process:  # not in a child between fork and exec
+            self._instead()
         with suppress(BlockingIOError):
             os.write(self._writing, b"\0")
         if self._raises:

@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from cluster.cli.options import SettingsLoader, complete_key
 from cluster.cli.output import drop_output, say
+from cluster.cli.start import INTERRUPTED, ready
 from cluster.core.errors import RayscopeError, SettingsError
 
 COMMANDS = {
@@ -39,6 +40,7 @@ class Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand. What rayscope refuses is a message, never a traceback, unless --debug asks for it."""
         try:
+            ready()
             result = click.Group.invoke(self, ctx)
             sys.stdout.flush()
         except RayscopeError as error:
@@ -48,7 +50,7 @@ class Lazy(click.Group):
             ctx.exit(2 if isinstance(error, SettingsError) else 1)
         except KeyboardInterrupt:
             click.echo(err=True)
-            ctx.exit(130)
+            ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             drop_output()
             ctx.exit(141)

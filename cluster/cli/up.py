@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from cluster.cli import descendants
 from cluster.cli.ending import Ending
 from cluster.cli.options import DURATION, SettingsLoader, json_option
 from cluster.cli.output import data_alone, say
@@ -26,6 +27,8 @@ from configs import paths
 from configs.settings import Settings
 
 REFRESH = 2.0  # s between two looks at the aggregator
+NOTICE = "it ends as soon as what is just starting can be ended in order"
+ABANDON = 5.0  # s until the processes of a Ray that was just starting are gone
 COVERAGE = 20.0  # s that the start waits for the first poll
 
 
@@ -43,7 +46,7 @@ def run(settings: Settings, seconds: float | None, as_json: bool) -> None:
     if not settings.ray.address:
         SqliteStore(store).check()  # before Ray takes its time; on a shared Ray our own writer may have it open
     with ExitStack() as stack:
-        ending.notice = "it ends as soon as what is just starting can be ended in order"
+        ending.notice = NOTICE
         start_tracer(tracer_socket, runtime, settings, stack)
         if ending.asked or not start_actors(ending, node, tracer_socket, store, runtime, settings, stack):
             return
@@ -82,7 +85,13 @@ def start_actors(ending: Ending, node: str, tracer_socket: str, store: Path, run
     logging.disable(logging.INFO)  # what Ray's client says of its start is said by us, for people
     from actors import session
 
-    ray_session = session.start(node, settings.ray, runtime)
+    if settings.ray.address:
+        ray_session = session.start(node, settings.ray, runtime)
+    else:
+        ending.notice = ""
+        with descendants.kept(), ending.at_once(lambda: abandon(stack)):
+            ray_session = session.start(node, settings.ray, runtime)
+        ending.notice = NOTICE
     stack.callback(session.leave)
     if ending.asked:
         return False
@@ -98,6 +107,14 @@ def start_actors(ending: Ending, node: str, tracer_socket: str, store: Path, run
     )
     stack.callback(live.unlink, missing_ok=True)
     return True
+
+
+def abandon(stack: ExitStack) -> None:
+    """End in the middle of Ray's start: nothing of ours is in it yet, and Ray cannot be told to stop. The tracer ends in order."""
+    say("ending: Ray had not started yet")
+    stack.close()
+    descendants.end(ABANDON)
+    os._exit(0)
 
 
 def await_coverage(ending: Ending) -> None:

@@ -133,6 +133,17 @@ def test_sigterm_as_soon_as_its_ray_is_there(home: Path, own: dict[str, object])
     assert "everything runs" not in up.errors
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["starting", "gcs_server", "raylet/raylet"])
+def test_ctrl_c_while_its_ray_starts_ends_it_at_once(home: Path, own: dict[str, object], process: str) -> None:
+    up = Up(home, **own).start()
+    wait_for(lambda: up.said("starting Ray"))
+    wait_for(lambda: process == "starting" or any(process in one for one in up.left()))
+    os.killpg(up.process.pid, signal.SIGINT)
+    up.assert_ended(0)
+    assert "Ray had not started yet" in up.errors
+
+
 def test_for_a_given_time_on_a_ray_that_runs(home: Path, joined: dict[str, object]) -> None:
     up = Up(home, "--for", "2s", "--json", **joined).start()
     wait_for(lambda: up.said("everything runs"))

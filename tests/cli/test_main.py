@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -148,3 +149,16 @@ def test_a_settings_error_names_the_flag_and_exits_2() -> None:
     result = run("--set", "collector.interval=never", "config")
     assert result.exit_code == 2
     assert result.stderr.startswith("rayscope: --set collector.interval: collector.interval: 'never' is not allowed")
+
+
+@pytest.mark.parametrize("module", ["click.globals", "click.core", "cluster.cli.options"])
+def test_ctrl_c_while_python_imports_ends_without_a_traceback(module: str) -> None:
+    """Python says on stderr what it has imported; the signal comes once it says this."""
+    command = [sys.executable, "-X", "importtime", "-m", "cluster", "record", "/nowhere/file"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if line.rstrip().endswith(f" {module}"))
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130, said + rest
+        assert "Traceback" not in rest
