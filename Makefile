@@ -15,7 +15,7 @@ WANTED := $(PLACE) $(shell cat requirements.lock pyproject.toml | cksum)
 # Said where the set-up alone is asked for; the other targets say what they do themselves.
 UP_TO_DATE := $(if $(filter install,$(MAKECMDGOALS)),echo "make: $(VENV) holds what requirements.lock names" >&2,:)
 
-.PHONY: run test install setup lint types layers lock kube-binaries clean
+.PHONY: run test test-cluster install setup lint types layers lock kube-binaries clean
 
 run: install
 	$(SAY) 'rayscope $(ARGS)'
@@ -24,6 +24,11 @@ run: install
 test: install
 	$(SAY) 'running the tests'
 	@exec $(BIN)/python -m pytest
+
+# Several Ray nodes in network namespaces (root only), three minutes: not among the everyday tests.
+test-cluster: install
+	$(SAY) 'running the tests of several nodes'
+	@exec $(BIN)/python -m pytest -m cluster tests/cluster
 
 install:
 	@if [ "$$(cat $(STAMP) 2>&1)" = "$(WANTED)" ] && $(BIN)/python -c '' 2>/dev/null; then $(UP_TO_DATE); else $(MAKE) --no-print-directory setup; fi

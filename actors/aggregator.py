@@ -60,6 +60,7 @@ class Aggregator:
         self._durable_since = -1.0  # monotonic: whatever was applied before is durable
         self._committed_at = time.time()
         self._refusal: RayscopeError | None = None  # why the store does not take what it is given
+        self._present: frozenset[str] | None = None  # nodes that are there, or away for a while; None: not told yet
         self._metrics = Metrics("aggregator")
         self._warnings = Warnings(log)
         threads.start(self._write_forever)
@@ -102,9 +103,13 @@ class Aggregator:
 
     def status(self) -> dict[str, Any]:
         """Completeness, and how far the store is."""
-        found = query.status(self._read(), time.time())
+        found = query.status(self._read(), time.time(), self._present)
         age = round(time.time() - self._committed_at, 3)
         return {**found, "pid": os.getpid(), "commit_age": age, "store_error": str(self._refusal or "")}
+
+    def present(self, nodes: list[str]) -> None:
+        """The nodes that the supervisor knows: a silent one that is none of them is gone."""
+        self._present = frozenset(nodes)
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Commit what is applied now; True once it is durable."""
@@ -172,7 +177,7 @@ class Aggregator:
             self._is_durable(began)
 
     def _measure(self) -> None:
-        status = query.status(self._read(), time.time())
+        status = query.status(self._read(), time.time(), self._present)
         self._metrics.gauge("rows", status["rows"])
         self._metrics.count_to("refused", status["counters"].get("refused", 0))
         self._metrics.count_to("folded", status["counters"].get("folded", 0))

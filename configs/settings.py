@@ -62,6 +62,10 @@ class CollectorSettings(Section):
         120.0,
         description="Seconds that a connection may be missing from the replies of a tracer without `state` before it counts as closed.",
     )
+    gone_after: Positive = Field(
+        600.0,
+        description="Seconds that a node may be away before it counts as gone and its collector is removed, to be made anew if it returns.",
+    )
     docker_socket: SocketPath | None = Field(
         "/var/run/docker.sock", description="Path of Docker's Engine API socket; null does not ask Docker."
     )

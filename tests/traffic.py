@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ class Truth:
     """True bytes: seed key -> [sent, received], from the view of the local end."""
 
     bytes: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    connections: Counter[str] = field(default_factory=Counter)  # how many there were of each key: the kernel takes a port again
 
     def add(self, local: tuple[str, int], remote: tuple[str, int], sent: int, received: int) -> None:
         """Count what one end of a connection sent and received."""
@@ -80,6 +81,7 @@ class Client:
         self.socket = socket.create_connection((HOST, sink.port))
         self.truth = truth
         self.local, self.remote = self.socket.getsockname(), self.socket.getpeername()
+        truth.connections.update(self.keys)
 
     def ask(self, sent: int, received: int) -> None:
         """Send `sent` bytes (8 at least) and wait for `received`."""

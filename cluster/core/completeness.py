@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ SILENT_AFTER = 15.0  # s without a word; a collector says something every 5 s
 SUMS = ("missed", "backpressure", "duplicates", "late")
 
 
-def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
+def status(snapshot: Snapshot, now: float, present: Collection[str] | None = None) -> dict[str, Any]:
     """`nodes` one by one, and over all of them: nodes_covered, rows, edges, missed, refused, folded, unattributed, saturated, ambiguous,
-    uncovered, oldest_age (s, None where nothing was ever seen) and the aggregate's counters."""
-    nodes = [_node(node, now) for node in snapshot.nodes]
-    ages = [node["age"] for node in nodes if node["age"] is not None]
+    uncovered, oldest_age (s, None where nothing was ever seen) and the aggregate's counters. A silent node that is none of those `present`
+    is gone, and its age no lag (None: who is present is not known); a name with "/" is no machine's."""
+    nodes = [_node(node, now, gone=present is not None and node.node not in present and "/" not in node.node) for node in snapshot.nodes]
+    ages = [node["age"] for node in nodes if node["age"] is not None and node["state"] != "gone"]
     said = [node.status for node in snapshot.nodes]
     names = [(edge.client, edge.server) for edge in snapshot.edges.values()]
     return {
@@ -57,14 +58,15 @@ def _unattributed(snapshot: Snapshot) -> int:
     return sum(int(np.count_nonzero(unknown[table.columns["local"]])) for table in snapshot.tables)
 
 
-def _node(node: NodeState, now: float) -> dict[str, Any]:
+def _node(node: NodeState, now: float, *, gone: bool) -> dict[str, Any]:
     seen, since = node.status.get(SEEN_AT), node.status.get("uncovered_since")
     age = max(0.0, now - seen) if isinstance(seen, float) else None
     told = node.status.get("uncovered")
     uncovered = [list(interval) for interval in (told if isinstance(told, list | tuple) else ()) if isinstance(interval, list | tuple)]
+    quiet = age is None or age > SILENT_AFTER
     return {
         "node": node.node,
-        "state": "waiting" if age is None else "silent" if age > SILENT_AFTER else "uncovered" if since else "ok",
+        "state": ("gone" if gone else "waiting" if age is None else "silent") if quiet else "uncovered" if since else "ok",
         "age": age,
         "incarnation": node.incarnation,
         "applied": node.applied,

@@ -1,4 +1,4 @@
-"""A second Ray node on this machine, as a pod of a cluster has one: `ray start` with our label."""
+"""A second Ray node on this machine, as a pod of a cluster has one: our launcher, with our label."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ class RayNode:
 
     def __init__(self, address: str, label: str) -> None:
         self._label = label
-        code = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
-        command = [sys.executable, "-c", code, "start", f"--address={address}", f"--labels={NODE_LABEL}={label}", "--num-cpus=1", "--block"]
+        command = [sys.executable, "-m", "actors.node", f"--address={address}", f"--labels={NODE_LABEL}={label}", "--num-cpus=1"]
         options = ["--object-store-memory=80000000", "--disable-usage-stats"]
         self._process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
@@ -35,16 +34,25 @@ class RayNode:
         """Whether Ray says so."""
         return any(node["Alive"] and node["Labels"].get(NODE_LABEL) == self._label for node in ray.nodes())
 
+    def terminate(self) -> tuple[int, list[int]]:
+        """SIGTERM to the launcher; its exit code, and the processes that it had."""
+        processes = self._processes()
+        self._process.terminate()
+        return self._process.wait(60), processes
+
     def kill(self) -> None:
         """A power cut: every process of the node at once."""
-        processes = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid)]  # noqa: PTH208
+        processes = self._processes()
         for pid in processes:
             os.kill(pid, signal.SIGKILL)
         self._process.wait(60)
         wait_for(lambda: all(map(ended, processes)))
 
+    def _processes(self) -> list[int]:
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid)]  # noqa: PTH208
+
     def _is_ours(self, pid: int) -> bool:
-        """Whether it descends from our process; Ray's own children stay its children until it dies."""
+        """Whether it descends from our process; what Ray leaves behind is adopted by it."""
         while pid > 1:
             if pid == self._process.pid:
                 return True

@@ -39,9 +39,9 @@ def collector_pid() -> int:
 @pytest.fixture
 def no_second(running: Running) -> Iterator[None]:
     yield
-    wait_for(lambda: SECOND not in running.peer(SUPERVISOR).call("status", group=QUERY)["nodes"])
+    wait_for(lambda: running.peer(SUPERVISOR).call("status", group=QUERY)["nodes"][SECOND].startswith("away"))
     end(collector_name(SECOND))
-    wait_for(lambda: collector_name(SECOND) not in list_named_actors())
+    wait_for(lambda: SECOND not in running.peer(SUPERVISOR).call("status", group=QUERY)["nodes"])
 
 
 @pytest.mark.slow
@@ -54,11 +54,16 @@ def test_a_node_that_returns_under_its_label_has_one_collector_again(running: Ru
         assert collectors() == wanted
         node.kill()
         assert ended(first)
-    with RayNode(running.address, SECOND):
+    with RayNode(running.address, SECOND) as node:
         wait_for(lambda: said(running, SECOND)["incarnation"] > before and said(running, SECOND)["state"] == "ok")
         assert collector_pid() != first
         wait_for(lambda: running.peer(SUPERVISOR).call("status", group=QUERY)["nodes"] == {SECOND: "", NODE: ""})
         assert collectors() == wanted
+        code, processes = node.terminate()
+        assert code == 0
+        assert len(processes) > 3
+        assert all(map(ended, processes))
+        wait_for(lambda: running.peer(SUPERVISOR).call("status", group=QUERY)["nodes"][SECOND].startswith("away"))
 
 
 def test_of_two_collectors_of_one_node_the_elder_ends(running: Running) -> None:

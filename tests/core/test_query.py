@@ -181,6 +181,15 @@ def test_status_says_what_the_answers_rest_on(snapshot: Snapshot) -> None:
     assert status["oldest_age"] == 31.0
 
 
+def test_a_silent_node_that_is_not_present_is_gone_and_its_age_no_lag(snapshot: Snapshot) -> None:
+    def states(present: set[str] | None) -> list[str]:
+        return [node["state"] for node in query.status(snapshot, AT + 31, present)["nodes"]]
+
+    assert states(None) == states({"a", "b"}) == states({"a"}) == ["silent", "ok"]
+    assert states({"b"}) == states(set()) == ["gone", "ok"]
+    assert query.status(snapshot, AT + 31, {"b"})["oldest_age"] == 1.0
+
+
 @pytest.mark.parametrize("late", [0, 61], ids=["not settled", "settled"])
 def test_status_counts_as_unattributed_what_flows_shows_as_such(late: int) -> None:
     talk = Talk()
