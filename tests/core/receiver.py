@@ -8,6 +8,7 @@ from typing import Any
 from cluster.core.collector import Collector, CollectorLimits
 from cluster.core.records import Flag, format_address
 from cluster.core.wire import PART_LIMIT, Answer, Part, unpack_part
+from tests.core.replies import reply
 
 Row = dict[str, Any]
 
@@ -110,3 +111,32 @@ def drain(collector: Collector, receiver: Receiver, *, durable: bool = True) -> 
             answer = receiver.answer(collector.stream, answer.verdict)
         collector.on_answer(answer)
     return parts
+
+
+def nobody(_pid: int) -> str:
+    return ""
+
+
+class Scene:
+    """A collector and a receiver; each poll a second after the last, all said and durable after each."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.collector = greeted(**limits)
+        self.receiver = Receiver()
+        self.at = 1_000.0
+        self.owners: dict[int, str] = {}
+        self.asked: list[int] = []
+
+    def poll(self, *records: Any, peer: str = "1:1", after: float = 1.0, durable: bool = True, **head: Any) -> int:
+        self.at += after
+        self.collector.on_reply(reply(*records, **head), peer, self.at, self.workload_of)
+        return drain(self.collector, self.receiver, durable=durable)
+
+    def workload_of(self, pid: int) -> str:
+        self.asked.append(pid)
+        return self.owners.get(pid, "")
+
+    @property
+    def only(self) -> dict[str, Any]:
+        (row,) = self.receiver.all_rows()
+        return row

@@ -39,3 +39,8 @@ def without(*names: str) -> Record:
 def reply(*records: Any, **head: Any) -> bytes:
     """A document, as Go's encoder writes it: without spaces."""
     return json.dumps({"connections": list(records), **head}, separators=(",", ":")).encode()
+
+
+def ours(**fields: Any) -> dict[str, Any]:
+    """A record as our own tracer tells it."""
+    return record(**{"type": 0, "cookie": 5, "state": "open", **fields})

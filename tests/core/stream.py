@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from cluster.core import query
 from cluster.core.aggregate import Aggregate, AggregateLimits
-from cluster.core.checkpoint import Checkpoint, Rows
+from cluster.core.checkpoint import VIEW, Checkpoint, Rows
 from cluster.core.commands import Reply, Write
 from cluster.core.events import BatchReceived, Committed, Event, Hello, Tick
 from cluster.core.records import pack_address
@@ -97,3 +98,13 @@ class Talk:
 
 def empty() -> Checkpoint:
     return Checkpoint(1, Rows({}))
+
+
+def rows(talk: Talk) -> dict[int, dict[str, Any]]:
+    """Live transactions by source port."""
+    return {one["sport"]: one for one in query.transactions(talk.aggregate.snapshot())}
+
+
+def view(talk: Talk, client: str, server: str, side: int = 0) -> dict[str, int]:
+    edges = [edge for edge in talk.aggregate.snapshot().edges.values() if (edge.client, edge.server) == (client, server)]
+    return dict(zip(VIEW, edges[0].views[side], strict=True)) if edges else {}

@@ -8,9 +8,8 @@ import pytest
 from cluster.core.collector import REFUSALS, Collector, CollectorLimits
 from cluster.core.records import COUNTER_LIMIT, Flag
 from cluster.core.wire import PART_LIMIT, Answer, unpack_part
-from tests.core.receiver import Receiver, drain, greeted
-from tests.core.replies import EXAMPLE, Record, record, reply
-from tests.core.test_collector import nobody, ours
+from tests.core.receiver import Receiver, drain, greeted, nobody
+from tests.core.replies import EXAMPLE, Record, ours, record, reply
 
 
 def many(count: int, seed: int = 1) -> list[Record]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.replies import EXAMPLE
-from tests.core.test_collector import Scene, ours
+from tests.core.receiver import Scene
+from tests.core.replies import EXAMPLE, ours
 
 WHY = "the tracer was started again: what closed meanwhile is not known"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cluster.sources.tracer_socket import ProtocolName, TracerSocket
+
 Behaviour = Callable[[socket.socket, threading.Event], None]
 
 
@@ -141,3 +143,13 @@ def unused_queue(path: Path) -> Iterator[None]:
         listener.listen(0)
         first.connect(str(path))
         yield
+
+
+BODY = document({"pid": 7, "source": "10.0.0.1"}, {"pid": 8, "source": "10.0.0.2"})
+LIMIT = 100_000
+SOON = 0.3  # s, for peers that are expected to be given up
+LATER = 20.0  # s, for peers that are not
+
+
+def tracer(peer: Peer | Path, timeout: float = LATER, protocol: ProtocolName = "auto") -> TracerSocket:
+    return TracerSocket(peer.path if isinstance(peer, Peer) else str(peer), "rayscope-node", protocol, timeout, LIMIT)
