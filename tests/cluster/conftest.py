@@ -183,5 +183,8 @@ def running(machines: dict[str, Machine]) -> Iterator[RayCluster]:
     for name in NAMES[:-1]:
         made.await_covered(name)
     yield made
+    machines[NAMES[-1]].cut_power()  # what waits for a machine that is away is taken down, too
+    wait_for(lambda: not made.alive(NAMES[-1]))
     assert made.driver("take_down")
+    assert made.driver("names") == []
     made.driver.close()

@@ -80,6 +80,22 @@ def test_a_raylet_that_is_killed_is_started_again_by_its_launcher(ray_cluster: R
         ray_cluster.assert_totals(traffic, "first")
 
 
+def test_of_two_collectors_that_both_reach_the_aggregator_the_elder_ends(ray_cluster: RayCluster) -> None:
+    machine = ray_cluster.machines["first"]
+    with ray_cluster.traffic("first") as traffic:
+        number, (elder,) = ray_cluster.await_covered("first"), machine.actors("NodeCollector")
+        os.kill(machine.raylet(), signal.SIGSTOP)  # it hangs, and can end no collector
+        machine.containers["hung"] = machine.containers.pop("ray")
+        wait_for(lambda: not ray_cluster.alive("first"))
+        assert not ended(elder)
+        with timed("a second Ray node beside one that hangs, until coverage by one collector"):
+            machine.start()
+            ray_cluster.await_covered("first", after=number)
+        assert ended(elder)
+        machine.cut_power("hung")
+        ray_cluster.assert_totals(traffic, "first")
+
+
 def test_a_node_that_was_cut_off_returns_with_one_collector(ray_cluster: RayCluster) -> None:
     machine, (before,) = ray_cluster.machines["second"], ray_cluster.alive("second")
     (collector,) = machine.actors("NodeCollector")
