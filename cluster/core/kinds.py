@@ -98,8 +98,8 @@ class Pod:
     labels: Mapping[str, str] = field(default_factory=dict)
     phase: str = ""  # Pending, Running, Succeeded, Failed or Unknown
     host_network: bool = False
-    started: str = ""  # RFC 3339, as are all times that the API gives
-    ended: str = ""  # when its last container ended, or it began to be deleted; "" while it runs
+    started: int = 0  # s since 1970: when the kubelet took it
+    ended: int = 0  # s since 1970: when its last container ended; 0 while it runs, and where that is not known
     node: str = ""
     containers: tuple[PodContainer, ...] = ()
 

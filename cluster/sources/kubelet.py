@@ -102,7 +102,8 @@ def tenants(found: Iterable[Found], firsts: Mapping[Place, int]) -> Iterator[Ten
 def records_of(pods: Iterable[Pod]) -> Records:
     """Each pod under each of its addresses; one without any under its workload.
 
-    The address of a pod that ended is given to another one sooner or later: from then on its record there names no workload.
+    The address of a pod that ended is given to another one sooner or later. Where nobody knows when the pod ended, it did so when another
+    one has the address: from then on its record there names no workload.
     """
     pods = list(pods)
     holders = holders_of(pods)
@@ -111,7 +112,8 @@ def records_of(pods: Iterable[Pod]) -> Records:
         packed = record(pod)
         formerly = {name: value for name, value in packed.items() if name != "workload"}
         for address in pod.addresses or (pod.workload,):
-            records[address, pod.uid] = packed if holders.get(address, pod) is pod or pod.phase not in ENDED else formerly
+            lost = pod.phase in ENDED and not pod.ended and holders.get(address, pod) is not pod
+            records[address, pod.uid] = formerly if lost else packed
     return records
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import ip_address
 
 import msgspec
@@ -213,7 +214,7 @@ def pod_of(decoded: PodObject) -> Pod:
         labels={line(name, 320): line(value or "", 64) for name, value in sorted((metadata.labels or {}).items())[:LABELS_LIMIT]},
         phase=plain(status.phase or "", 16),
         host_network=bool(spec.host_network),
-        started=plain(status.started or "", 40),
+        started=_seconds(status.started),
         ended=_ended(metadata, status),
         node=plain(spec.node or "", 253),
         containers=tuple(_containers(spec, status))[:CONTAINERS_LIMIT],
@@ -242,12 +243,21 @@ def _owner(owners: list[OwnerReference]) -> Owner | None:
     return Owner(plain(found.kind, 63), plain(found.name, 253), plain(found.uid, 64)) if found else None
 
 
-def _ended(metadata: Metadata, status: Status) -> str:
-    """Deletion begins an end; else a pod of a final phase ended with its last container."""
-    if metadata.deleted or status.phase not in ENDED:
-        return plain(metadata.deleted or "", 40)
-    finished = (each.state.terminated.finished or "" for each in _statuses(status) if each.state and each.state.terminated)
-    return plain(max(finished, default=""), 40)
+def _ended(metadata: Metadata, status: Status) -> int:
+    """The end of the last container of a pod that is over or is deleted; one that is deleted and runs still has its addresses."""
+    states = [each.state for each in _statuses(status) if each.state]
+    if not (metadata.deleted or status.phase in ENDED) or any(state.running for state in states):
+        return 0
+    return max((_seconds(state.terminated.finished) for state in states if state.terminated), default=_seconds(metadata.deleted))
+
+
+def _seconds(text: str | None) -> int:
+    """RFC 3339, as the API writes times, in s since 1970; 0 for what is no time."""
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return 0
+    return max(0, int(at.timestamp())) if at.tzinfo else 0
 
 
 def _containers(spec: Spec, status: Status) -> Iterator[PodContainer]:

@@ -70,7 +70,7 @@ def test_only_this_nodes_pods_are_listed_also_page_by_page(control_plane: Contro
             (f"web-{number}", (f"10.244.0.{number + 1}",)) for number in range(5)
         ]
     one = record(cached.found[0].pod)
-    assert (one["node"], one["namespace"], one["phase"], one["started"]) == (node, namespace, "Running", "2026-11-23T23:15:27Z")
+    assert (one["node"], one["namespace"], one["phase"], one["started"]) == (node, namespace, "Running", 1_795_475_727)
     assert one["containers"] == [{"name": "web", "image": "shop/web:1", "ports": ["8080/tcp"]}]
     assert "hunter2" not in repr((cached, paged))
     assert ApiServer(settings, f"none-{namespace}").pods().found == ()

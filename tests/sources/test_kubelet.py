@@ -7,6 +7,7 @@ import logging
 import tracemalloc
 import urllib.parse
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cluster.core.collector import Collector
 from cluster.core.commands import Reply, Write
 from cluster.core.errors import SourceAbsent, SourceError, SourceMalformed
 from cluster.core.events import BatchReceived, Committed, Event, Hello, Tick
+from cluster.core.identities import Identities
 from cluster.core.wire import Answer
 from cluster.sources.containers import Containers
 from cluster.sources.kubelet import KubeletSource
@@ -170,11 +172,10 @@ def test_unchanged_pods_are_not_sent_again(proc: FakeProc) -> None:
     assert collector._metadata.take() == []
 
 
-def test_the_address_of_an_ended_pod_is_the_next_ones(proc: FakeProc) -> None:
-    done = pod(metadata__uid="a", metadata__name="a", status__phase="Succeeded", status__podIPs=None)
-    later = pod(
-        metadata__uid="b", metadata__name="b", status__phase="Failed", status__podIPs=None, status__startTime="2026-11-24T00:00:00Z"
-    )
+def test_the_address_of_a_pod_that_ended_nobody_knows_when_is_the_next_ones(proc: FakeProc) -> None:
+    over: dict[str, Any] = {"status__podIPs": None, "status__containerStatuses": None}
+    done = pod(metadata__uid="a", metadata__name="a", status__phase="Succeeded", **over)
+    later = pod(metadata__uid="b", metadata__name="b", status__phase="Failed", status__startTime="2026-11-24T00:00:00Z", **over)
     runs = pod(metadata__uid="c", metadata__name="c", status__podIPs=None)
 
     def named(*pods: dict[str, Any]) -> list[str | None]:
@@ -188,6 +189,20 @@ def test_the_address_of_an_ended_pod_is_the_next_ones(proc: FakeProc) -> None:
     assert named(runs, {**runs, "metadata": {**runs["metadata"], "uid": "d", "name": "d"}}) == ["pod/shop/c", "pod/shop/d"]
     host = [pod(metadata__uid=uid, spec__hostNetwork=True, status__phase="Succeeded", status__podIPs=None) for uid in "ef"]
     assert named(*host) == ["pod/shop/cart-x2x"] * 2
+
+
+def test_the_address_of_a_pod_that_ended_is_its_own_for_that_time(proc: FakeProc) -> None:
+    finished = [{"name": "web", "state": {"terminated": {"finishedAt": "2026-11-24T00:00:00Z"}}}]
+    done = pod(metadata__uid="a", metadata__name="a", status__phase="Succeeded", status__containerStatuses=finished)
+    runs = pod(metadata__uid="c", metadata__name="c", status__startTime="2026-11-24T01:00:00Z")
+    identities = Identities()
+    for (address, uid), record in Node(Fixed(items(done, runs)), proc).source.read().items():
+        identities.put(address, ("kubelet", uid), {**record, "node": "worker-1"}, 2e9)
+    began, ended, next_began = (
+        datetime.fromisoformat(text).timestamp() for text in ("2026-11-23T23:15:27Z", "2026-11-24T00:00:00Z", "2026-11-24T01:00:00Z")
+    )
+    times = (began - 60, began + 60, ended + 60, next_began + 60)
+    assert [identities.who("worker-1", "10.244.0.40", at) for at in times] == [None, "pod/shop/a", None, "pod/shop/c"]
 
 
 def test_a_pod_without_an_address_stands_under_its_name(proc: FakeProc) -> None:

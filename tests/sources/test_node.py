@@ -6,7 +6,7 @@ import msgpack
 import pytest
 
 from cluster.sources.addresses import local_addresses
-from cluster.sources.node import NodeSource, node_uid
+from cluster.sources.node import NodeSource, node_addresses, node_uid
 
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 
@@ -82,3 +82,12 @@ def test_the_kernel_lists_the_addresses_that_others_reach_us_by() -> None:
         except OSError:
             pytest.skip("this machine has no route to the outside")
         assert probe.getsockname()[0] in addresses
+
+
+def test_a_pod_with_a_network_of_its_own_knows_only_the_address_that_it_is_told() -> None:
+    own = local_addresses()
+    assert node_addresses() == own == node_addresses("no address")
+    assert node_addresses("192.0.2.7") == ("192.0.2.7",)
+    assert node_addresses("2001:db8::0007") == ("2001:db8::7",)
+    if own:
+        assert node_addresses(own[-1]) == own, "we are in the node's own network"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def test_the_real_document_of_a_kubelet() -> None:
         "owner": {"kind": "ReplicaSet", "name": "web-5774f55fcc", "uid": "46debe35-055c-46fe-b84c-ae85aad27540"},
         "labels": {"app": "web", "app.kubernetes.io/name": "web", "pod-template-hash": "5774f55fcc"},
         "phase": "Running",
-        "started": "2026-11-23T23:15:27Z",
+        "started": 1_795_475_727,
         "node": "lab0",
         "containers": [
             {
@@ -177,6 +179,29 @@ def test_what_is_no_list_of_pods_is_malformed(body: bytes) -> None:
         decode_pods(body, 10)
 
 
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place of a document, as what holds it and its key there."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield value, key
+        yield from places(inner)
+
+
+def test_whatever_stands_anywhere_a_list_is_read_or_malformed() -> None:
+    chance = random.Random(7)
+    for _ in range(300):
+        document = json.loads(REAL.read_bytes())
+        for holder, key in chance.sample(list(places(document)), 3):
+            holder[key] = chance.choice([None, "", "\x00", 7, -1, 2**70, 1.5, True, [], {}, [None], {"": None}, "x" * 1_000])
+        body = json.dumps(document).encode()
+        for sent in (body, body[: chance.randrange(len(body))]):
+            try:
+                read = decode_pods(sent, 100)
+            except SourceMalformed:
+                continue
+            assert len(read.found) + read.refused == len(json.loads(sent)["items"] or ())
+            json.dumps([record(each.pod) for each in read.found])
+
+
 def test_an_empty_list_is_none_and_all_that_may_be_null_or_absent_may() -> None:
     assert decode_pods(b'{"items": null, "metadata": null}', 10) == Page((), 0, 0, "")
     assert decode_pods(b'{"items": [], "metadata": {"continue": "abc"}}', 10).more == "abc"
@@ -247,12 +272,31 @@ def test_sidecars_and_debuggers_are_containers_while_they_run() -> None:
     assert found.containers == {A, B, C}
 
 
-def test_an_end_is_the_last_containers_or_the_deletion() -> None:
+def test_an_end_is_the_last_containers_of_a_pod_that_is_over() -> None:
     states = [{"name": name, "state": {"terminated": {"finishedAt": f"2026-11-23T23:17:{at}Z"}}} for name, at in (("a", 10), ("b", 20))]
-    assert "ended" not in one(status__containerStatuses=states)
-    assert one(status__containerStatuses=states, status__phase="Succeeded")["ended"] == "2026-11-23T23:17:20Z"
-    assert one(metadata__deletionTimestamp="2026-11-24T00:00:00Z")["ended"] == "2026-11-24T00:00:00Z"
+    running = {"name": "c", "state": {"running": {}}}
+    assert "ended" not in one(status__containerStatuses=states), "they are started again"
+    assert one(status__containerStatuses=states, status__phase="Succeeded")["ended"] == 1_795_475_840
+    assert one(status__containerStatuses=states, metadata__deletionTimestamp="2026-11-24T00:00:00Z")["ended"] == 1_795_475_840
+    assert "ended" not in one(status__containerStatuses=[*states, running], metadata__deletionTimestamp="2026-11-24T00:00:00Z")
+    assert one(status__containerStatuses=None, metadata__deletionTimestamp="2026-11-24T00:00:00Z")["ended"] == 1_795_478_400
     assert "ended" not in one(status__containerStatuses=None, status__phase="Failed")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-11-23T23:15:27Z", 1_795_475_727),
+        ("2026-11-24T00:15:27.999999+01:00", 1_795_475_727),
+        ("1960-01-01T00:00:00Z", None),
+        ("2026-11-23T23:15:27", None),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_times_are_seconds_since_1970_or_unknown(text: str | None, seconds: int | None) -> None:
+    assert one(status__startTime=text).get("started") == seconds
 
 
 def test_the_owner_is_the_one_that_controls() -> None:

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from cluster.core.errors import RayscopeError, SourceAbsent, SourceError
 from cluster.core.kinds import Container, Node, Owner, Pod, PodContainer, Process, line, plain, record
 from cluster.sources import registry
 from cluster.sources.registry import Machine, metadata_sources, register
+from configs.settings import KubeletSettings
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -88,6 +91,29 @@ def test_a_kind_that_fails_is_a_source_error_and_no_other(error: Exception) -> N
 def test_a_machine_shares_what_its_sources_know() -> None:
     machine = Machine("here", workloads={"3f" * 32: "container/web"})
     assert machine.address() in {address for address, _ in machine.identity.read()}
+
+
+def test_in_a_pod_the_machine_is_the_node_and_not_the_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST_IP", "192.0.2.7")
+    account, proc = tmp_path / "account", tmp_path / "proc"
+    (proc / "1/root/etc").mkdir(parents=True)
+    (proc / "1/root/etc/os-release").write_text('PRETTY_NAME="The node"\n')
+    (proc / "sys/kernel").mkdir(parents=True)
+    (proc / "sys/kernel/osrelease").write_text("6.1-node\n")
+    machine = Machine("worker-1", str(proc), kubelet=KubeletSettings(service_account=str(account)))
+    assert "192.0.2.7" not in {address for address, _ in machine.identity.read()}, "without a service account we are in no pod"
+    account.mkdir()
+    (account / "token").write_text("x")
+    machine = Machine("worker-1", str(proc), kubelet=KubeletSettings(service_account=str(account)))
+    (((address, _), node),) = machine.identity.read().items()
+    assert (address, machine.address()) == ("192.0.2.7", "192.0.2.7")
+    assert (node["name"], node["os"], node["kernel"], node["addresses"]) == ("worker-1", "The node", "6.1-node", ["192.0.2.7"])
+
+
+def test_a_nodes_collector_does_without_the_kubernetes_client() -> None:
+    code = "import sys, actors.collector; sys.exit('kubernetes' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, "it costs 33 MB on every node" + done.stderr
 
 
 @pytest.mark.parametrize(
