@@ -83,6 +83,7 @@ class Written:
     digest: bytes = b""  # empty: not known, or changed by somebody else
     pages: int = 0  # how many pages there were; 0 not known
     tried: float = 0.0  # when it was last tried, on any clock that only rises; 0 never
+    refused: bool = False  # since then
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +146,11 @@ class Due:
 def due(wanted: Sequence[Wanted], written: Sequence[Written]) -> list[Due]:
     """Which pages of one kind are to be written, in order. `written` is of all that there may be, `wanted` of those in use.
 
-    Those beyond the number of pages come only once all others are written under it.
+    A new one that was refused waits like the others. Those beyond the number of pages come only once all others are written under it.
     """
     pages = len(wanted)
     found = [
-        Due((was.pages > number, was.tried, number), number, page.size)
+        Due((was.refused or was.pages > number, was.tried, number), number, page.size)
         for number, (page, was) in enumerate(zip(wanted, written, strict=False))
         if page.digest != was.digest
     ]

@@ -191,6 +191,7 @@ class ConfigMaps:
             except PublishError as error:
                 if error.status not in PAGE_REFUSED:
                     raise
+                self._kinds[kind].refused(page.number)
                 refused.append(error)
         self._status |= {
             "bytes": sum(page.size for kind in self._kinds.values() for page in kind.pages),

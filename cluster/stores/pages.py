@@ -6,7 +6,7 @@ unseen. A page is created only right after the Lease was confirmed, by the calle
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.core.errors import LeaseHeld, PublishError
@@ -85,8 +85,13 @@ class Pages:
 
     def tried(self, index: int, at: float) -> None:
         """It is being written now."""
-        written = self.pages[index].written
-        self.pages[index].written = Written(written.digest, written.pages, at)
+        page = self.pages[index]
+        page.written = replace(page.written, tried=at, refused=False)
+
+    def refused(self, index: int) -> None:
+        """The API server does not take this page as it is."""
+        page = self.pages[index]
+        page.written = replace(page.written, refused=True)
 
     def _look(self, page: Page) -> bool:
         try:
@@ -103,7 +108,7 @@ class Pages:
         annotations = metadata.get("annotations")
         pages = number(annotations.get(PAGES)) if isinstance(annotations, dict) else 0
         page.version, page.mark = version, Mark.of(annotations)
-        page.written = Written(b"", pages, page.written.tried) if version else Written()
+        page.written = replace(page.written, digest=b"", pages=pages) if version else Written()
         return True
 
     def _stamp(self, page: Page, mark: Mark) -> None:
