@@ -39,7 +39,8 @@ def place(
     rows = {name: block.columns[name][slots] for name in ENDS}
     _meet(state, block, slots, rows)
     cells, sure = _cells(state, node, rows, at, force=force)
-    cells = np.where((rows["flags"] & Flag.SURE > 0) & ~sure, rows["cell"], cells)
+    same_view = (rows["cell"] & 1).astype(np.bool_) != is_client(rows)  # else its role is another one now, and so its edge
+    cells = np.where((rows["flags"] & Flag.SURE > 0) & ~sure & same_view, rows["cell"], cells)
     moved = np.ones(len(slots), np.bool_) if fresh else cells != rows["cell"]
     if moved.any():
         _move(state, block, slots[moved], rows["cell"][moved], cells[moved], fresh=fresh)

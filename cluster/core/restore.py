@@ -70,8 +70,7 @@ def _restore_rows(state: State, rows: Rows) -> None:
 
 def _restore_unplaced(state: State) -> None:
     """Cell 0, the rows without an edge, is not stored: it is summed anew; so is nothing of it exported."""
-    for node in state.nodes.values():
-        block = node.block
+    for block in (block for node in state.nodes.values() for block, _ in node.blocks):
         slots = block.used()
         slots = slots[block.columns["cell"][slots] == 0]
         amounts = amounts_of(block, slots)

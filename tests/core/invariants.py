@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from cluster.core.aggregate import Aggregate
 from cluster.core.block import DESCRIBED, TOUCHED, USED, Block
 from cluster.core.edges import SUMS, TOTAL_LIMIT
+from cluster.core.ends import is_client
 from cluster.core.placing import amounts_of
 from cluster.core.records import Flag
 
@@ -35,6 +36,8 @@ class Invariants:
                 uids += block.columns["uid"][slots].tolist()
                 where = block.columns["cell"][slots].astype(np.intp)
                 assert where.max(initial=0) < cells
+                clients = is_client({name: column[slots] for name, column in block.columns.items()})
+                assert ((where == 0) | ((where & 1 == 0) == clients)).all(), "a row in the other end's view"
                 settled = block.columns["flags"][slots] & Flag.SETTLED > 0
                 assert not (settled & (where == 0)).any(), "a settled row without an edge"
                 amounts = amounts_of(block, slots)
