@@ -30,7 +30,15 @@ ADDRESSES = tuple(f"10.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}" for
 TEXTS = ("", *(f"container/service-{index}" for index in range(500)))
 NODES = tuple(f"node-{index}" for index in range(50))
 TABLE = f"CREATE TABLE transaction_rows ({', '.join(f'{column_name(name)}' for name in ROW if name != 'uid')}, uid INTEGER PRIMARY KEY)"
-LIMITS = {"protocol": 2, "source": len(ADDRESSES), "dest": len(ADDRESSES), "local": len(TEXTS), "remote": len(TEXTS), "node": len(NODES)}
+LIMITS = {
+    "protocol": 2,
+    "source": len(ADDRESSES),
+    "dest": len(ADDRESSES),
+    "local": len(TEXTS),
+    "remote": len(TEXTS),
+    "service": len(TEXTS),
+    "node": len(NODES),
+}
 LIMITS |= {
     "direction": 4,
     "flags": 1,
