@@ -153,9 +153,8 @@ def memory(path: str, kubeconfig: str) -> None:
         assert made.status()["state"] == "publishing", made.status()
         said.append(pss())
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(
-        f"memory: {said[0]:.0f} MB before, then {', '.join(f'{each:.0f}' for each in said[1:])} MB; peak {int(peak.split()[1]) / 1024:.0f} MB"
-    )
+    after = ", ".join(f"{each:.0f}" for each in said[1:])
+    print(f"memory: {said[0]:.0f} MB before, then {after} MB; peak {int(peak.split()[1]) / 1024:.0f} MB")
 
 
 def main() -> None:
