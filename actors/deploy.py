@@ -11,7 +11,18 @@ from ray.util import list_named_actors
 
 from actors.aggregator import Aggregator
 from actors.calls import Line, Peer, ask_all, find
-from actors.options import AGGREGATOR, GROUPS, QUERY, STORAGE_WRITER, SUPERVISOR, collector_name, singleton_options
+from actors.cluster_watcher import ClusterWatcher, is_used
+from actors.options import (
+    AGGREGATOR,
+    CLUSTER_WATCHER,
+    GROUPS,
+    QUERY,
+    STORAGE_WRITER,
+    SUPERVISOR,
+    WATCHER_GROUPS,
+    collector_name,
+    singleton_options,
+)
 from actors.storage_writer import StorageWriter
 from actors.version import code_version
 from cluster.core.errors import ActorUnavailable, RayscopeError, StoreError, StoreUnusable, VersionMismatch
@@ -32,9 +43,11 @@ def ensure(cls: type, options: dict[str, Any], groups: dict[str, int], arguments
 
 
 def ensure_singletons(store_path: str, settings: Settings) -> None:
-    """The storage writer, then the aggregator."""
+    """The storage writer, then the aggregator, then who reports to it beside the collectors."""
     ensure(StorageWriter, singleton_options(STORAGE_WRITER), GROUPS[STORAGE_WRITER], (store_path, settings))
     ensure(Aggregator, singleton_options(AGGREGATOR), GROUPS[AGGREGATOR], (settings,))
+    if is_used(settings):
+        ensure(ClusterWatcher, singleton_options(CLUSTER_WATCHER), WATCHER_GROUPS, (settings,))
 
 
 def deploy(store_path: str, socket: str, settings: Settings) -> None:
@@ -84,7 +97,7 @@ def await_store() -> None:
 
 def names() -> list[str]:
     """The names of our actors that exist, in the order in which to end them: the supervisor first, the store last."""
-    order = {SUPERVISOR: 0, AGGREGATOR: 2, STORAGE_WRITER: 3}
+    order = {SUPERVISOR: 0, CLUSTER_WATCHER: 1, AGGREGATOR: 2, STORAGE_WRITER: 3}
     ours = [name for name in list_named_actors() if name in order or name.startswith(collector_name(""))]
     return sorted(ours, key=lambda name: order.get(name, 1))
 

@@ -12,6 +12,7 @@ from typing import Any
 AGGREGATOR = "aggregator"
 STORAGE_WRITER = "storage-writer"
 SUPERVISOR = "supervisor"
+CLUSTER_WATCHER = "cluster-watcher"  # only where there is a Kubernetes API server
 
 NODE_LABEL = "k8s-node"  # on every Ray node: the Kubernetes node (or host) that it runs on
 ROLE_LABEL = "rayscope-role"  # "head" where the singletons live
@@ -33,6 +34,7 @@ GROUPS: dict[str, dict[str, int]] = {
     SUPERVISOR: {QUERY: 2},
 }
 COLLECTOR_GROUPS = {QUERY: 2}
+WATCHER_GROUPS = {QUERY: 2}
 
 # Read by Ray when its processes start. Niceness: workers run at 15 otherwise and starve beside what they watch. Self check: a raylet whose
 # head was replaced by a new one notices that at this check alone, after up to 60 s otherwise, and logs 500 lines a second until then.

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from cluster.core import cluster_state
 from cluster.core.checkpoint import SEEN_AT, NodeState
 from cluster.core.edges import TOTAL_LIMIT, has_traffic
 from cluster.core.ends import UNATTRIBUTED
+from cluster.core.metadata import WATCHER
 from cluster.core.records import COUNTER_LIMIT, Flag
 from cluster.core.snapshot import Snapshot
 
@@ -20,13 +22,16 @@ SUMS = ("missed", "backpressure", "duplicates", "late")
 def status(snapshot: Snapshot, now: float, present: Collection[str] | None = None) -> dict[str, Any]:
     """`nodes` one by one, and over all of them: nodes_covered, rows, edges, missed, refused, folded, unattributed, saturated, ambiguous,
     uncovered, oldest_age (s, None where nothing was ever seen) and the aggregate's counters. A silent node that is none of those `present`
-    is gone, and its age no lag (None: who is present is not known); a name with "/" is no machine's."""
-    nodes = [_node(node, now, gone=present is not None and node.node not in present and "/" not in node.node) for node in snapshot.nodes]
+    is gone, and its age no lag (None: who is present is not known). `kubernetes` is who watches the API server, apart from the nodes
+    (cluster_state.py), None where nobody ever did."""
+    machines = [node for node in snapshot.nodes if node.node != WATCHER]
+    nodes = [_node(node, now, gone=present is not None and node.node not in present) for node in machines]
     ages = [node["age"] for node in nodes if node["age"] is not None and node["state"] != "gone"]
     said = [node.status for node in snapshot.nodes]
     names = [(edge.client, edge.server) for edge in snapshot.edges.values()]
     return {
         "nodes": nodes,
+        "kubernetes": _kubernetes(snapshot, [node["node"] for node in nodes if node["state"] == "ok"], now),
         "nodes_covered": sum(node["state"] == "ok" for node in nodes),
         "rows": sum(map(len, snapshot.tables)),
         "open": sum(int((table.columns["flags"] & Flag.CLOSED == 0).sum()) for table in snapshot.tables),
@@ -56,6 +61,11 @@ def _unattributed(snapshot: Snapshot) -> int:
     """How many rows, open and closed, have a local end without a workload."""
     unknown = np.array([not text for text in snapshot.texts], np.bool_)
     return sum(int(np.count_nonzero(unknown[table.columns["local"]])) for table in snapshot.tables)
+
+
+def _kubernetes(snapshot: Snapshot, covered: list[str], now: float) -> dict[str, Any] | None:
+    watchers = [_node(node, now, gone=False) for node in snapshot.nodes if node.node == WATCHER]
+    return cluster_state.of(watchers[0], snapshot.metadata, covered, now) if watchers else None
 
 
 def _node(node: NodeState, now: float, *, gone: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -18,10 +18,14 @@ from cluster.sources.reflector import Resource
 NAME_LIMIT = 253  # characters, as the API server itself allows
 ADDRESSES_LIMIT = 32  # of one Service or Node
 PORTS_LIMIT = 100  # of one Service
+PORT_NAME_LIMIT = 63
 SELECTOR_LIMIT = 16  # labels of one selector
 LABEL_LIMIT = 130  # characters; a prefix may be longer, and is cut
 SERVICE_LABEL = "kubernetes.io/service-name"  # on an EndpointSlice: whose it is
 SLICES_PAGE = 100  # an EndpointSlice holds up to 1,000 endpoints of some hundred bytes each
+
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 
 class Lenient(msgspec.Struct, gc=False, rename="camel"):
@@ -50,11 +54,11 @@ class Meta(Lenient):
 class ServicePort(Lenient):
     """One port of a Service."""
 
-    port: int
+    port: Port
     protocol: str = "TCP"
     name: str | None = None
-    target_port: int | str | None = None
-    node_port: int | None = None
+    target_port: Port | str | None = None
+    node_port: Port | None = None
 
 
 class ServiceSpec(Lenient):
@@ -115,7 +119,7 @@ class EndpointPort(Lenient):
 
     name: str | None = None
     protocol: str | None = None
-    port: int | None = None
+    port: Port | None = None
 
 
 class SliceObject(Lenient):
@@ -258,8 +262,8 @@ def _port(one: ServicePort) -> Mapping[str, Any]:
     values = {
         "port": one.port,
         "protocol": _protocol(one.protocol),
-        "name": plain(one.name or ""),
-        "target": plain(one.target_port) if isinstance(one.target_port, str) else one.target_port,
+        "name": plain(one.name or "", PORT_NAME_LIMIT),
+        "target": plain(one.target_port, PORT_NAME_LIMIT) if isinstance(one.target_port, str) else one.target_port,
         "node_port": one.node_port,
     }
     return {name: value for name, value in values.items() if value}
