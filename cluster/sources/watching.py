@@ -38,7 +38,7 @@ class Timing:
 
     silence: float = 90.0  # a watch without a word; the API server sends a bookmark every 60 s
     watch: tuple[int, int] = (300, 600)  # how long a watch is asked for: between these, so that not all end together
-    backoff: tuple[float, float] = (0.5, 15.0)  # the first and the longest wait after a failure
+    backoff: tuple[float, float] = (0.5, 10.0)  # the first and the longest wait after a failure
     steady: float = 5.0  # a watch that lasts so long counts as success: the next failure waits the first wait
 
 
@@ -58,6 +58,7 @@ class Watching:
         self._error = ""  # what is wrong now
         self._last_error = ""
         self._absent = False
+        self._was_gone = False  # since a watch last lasted
 
     @property
     def settled(self) -> bool:
@@ -119,6 +120,7 @@ class Watching:
             self._stream = None
             if time.monotonic() - began >= self._timing.steady:
                 self._backoff.reset()
+                self._was_gone = False
         self.reflector.counts["reconnects"] += 1
         if time.monotonic() - began < BRIEF:
             raise SourceAbsent(f"watch of {self.reflector.resource.name}: it ended at once")
@@ -175,6 +177,9 @@ class Watching:
                 self.reflector.list_again(reason)
             elif not self.reflector.listing:
                 self.reflector.counts["reconnects"] += 1
+        if status == GONE and not self._was_gone:  # the server is there, and well: the waits before were for something else
+            self._backoff.reset()
+        self._was_gone |= status == GONE
         return max(self._backoff.failed(), error.retry_after if isinstance(error, ApiError) else 0.0)
 
     def _why_list(self, error: Exception, status: int) -> str:

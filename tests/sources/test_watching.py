@@ -250,6 +250,13 @@ def test_retry_after_is_honoured_within_bounds(scripted: Scripted, server: ApiSe
     assert again._failed(ApiError(429, "busy", waits)) == max(waits, 0.01)
 
 
+def test_the_first_410_is_listed_at_once_and_a_server_that_says_nothing_else_is_not_pressed(server: ApiServer) -> None:
+    watching = Watching(server, Reflector[Service](SERVICES), QUICK, lambda: 0.0)
+    waits = [watching._failed(error) for error in (*[SourceAbsent("away")] * 9, *[ApiError(410, "too old")] * 4)]
+    assert waits[:4] == [0.01, 0.02, 0.04, 0.05]
+    assert waits[9:] == [0.01, 0.02, 0.04, 0.05]
+
+
 @pytest.mark.parametrize(
     ("user", "kind", "message"),
     [
