@@ -2,6 +2,7 @@
 
     from cluster.sources.registry import register
 
+
     class Sensors:
         "The sensors of a house, by their addresses."
 
@@ -9,6 +10,7 @@
 
         def read(self):
             return {("192.0.2.7", "sensor-7"): {"kind": "sensor", "name": "hall", "workload": "sensor/hall"}}
+
 
     register("sensors", lambda machine: Sensors())
 
