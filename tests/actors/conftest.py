@@ -50,7 +50,7 @@ class Running:
         assert_totals(self.store, traffic.truth, traffic.port, NODE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running() -> Iterator[Running]:
     """Everything started, and everything taken down."""
     base = Path(tempfile.mkdtemp(prefix="rs-"))  # short: the path of a unix socket has 107 bytes at most

@@ -10,6 +10,7 @@ import pytest
 
 BUILD = Path(__file__).with_name("build")
 REQUIRED = "RAYSCOPE_REQUIRE_KUBE"  # 1: what lacks is a failure, not a skip
+is_required = os.environ.pop(REQUIRED, "") == "1"  # taken out: to the settings of what is tested it would be an unknown one
 SERVERS = ("etcd", "kube-apiserver", "kubectl")
 CONTROLLERS = ("kube-controller-manager",)
 
@@ -25,6 +26,6 @@ def folder_or_skip(*names: str, lacking: str = "") -> Path:
     folder, why = find(*names)
     if not (why := why or lacking):
         return folder
-    if os.environ.get(REQUIRED) == "1":
+    if is_required:
         pytest.fail(f"{REQUIRED}=1, but {why}", pytrace=False)
     pytest.skip(why)
