@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import tests.kubernetes.binaries  # noqa: F401 - it takes its variable out of the environment, whatever tests run
 from actors.session import set_environment
 from configs.settings import RaySettings
 
