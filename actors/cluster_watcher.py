@@ -11,7 +11,6 @@ import os
 import secrets
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from actors import threads
@@ -26,12 +25,6 @@ from configs.settings import Settings
 
 log = logging.getLogger(__name__)
 COALESCE = 1.0  # s: changes within are said together, so that a rolling update does not send a record for each step
-
-
-def is_used(settings: Settings) -> bool:
-    """Whether the API server is watched; `kubernetes.mode` auto: where a pod's service account is there."""
-    mode = settings.kubernetes.mode
-    return mode == "on" or (mode == "auto" and Path(settings.kubelet.service_account, "token").exists())
 
 
 class ClusterWatcher:

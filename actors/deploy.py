@@ -11,7 +11,7 @@ from ray.util import list_named_actors
 
 from actors.aggregator import Aggregator
 from actors.calls import Line, Peer, ask_all, find
-from actors.cluster_watcher import ClusterWatcher, is_used
+from actors.cluster_watcher import ClusterWatcher
 from actors.options import (
     AGGREGATOR,
     CLUSTER_WATCHER,
@@ -26,6 +26,7 @@ from actors.options import (
 from actors.storage_writer import StorageWriter
 from actors.version import code_version
 from cluster.core.errors import ActorUnavailable, RayscopeError, StoreError, StoreUnusable, VersionMismatch
+from configs.pod import uses_api_server
 from configs.settings import Settings
 
 START = 60.0  # s for an actor's process to start and answer
@@ -46,7 +47,7 @@ def ensure_singletons(store_path: str, settings: Settings) -> None:
     """The storage writer, then the aggregator, then who reports to it beside the collectors."""
     ensure(StorageWriter, singleton_options(STORAGE_WRITER), GROUPS[STORAGE_WRITER], (store_path, settings))
     ensure(Aggregator, singleton_options(AGGREGATOR), GROUPS[AGGREGATOR], (settings,))
-    if is_used(settings):
+    if uses_api_server(settings):
         ensure(ClusterWatcher, singleton_options(CLUSTER_WATCHER), WATCHER_GROUPS, (settings,))
 
 

@@ -21,6 +21,7 @@ from cluster.sources.backoff import Backoff
 from cluster.stores.api_server import ApiServer
 from cluster.stores.busiest import Busiest
 from cluster.stores.config_maps import ConfigMaps, PublishLimits
+from configs.pod import uses_api_server
 from configs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,7 @@ LEAVE_TIME = 5.0  # s that a step under way is waited for at the end
 
 def is_wanted(settings: Settings) -> bool:
     """Whether the ConfigMaps are to be written: `publish.enabled` and `kubernetes.mode`."""
-    in_a_pod = Path(settings.kubelet.service_account, "token").exists()
-    return settings.publish.enabled and (settings.kubernetes.mode == "on" or (settings.kubernetes.mode == "auto" and in_a_pod))
+    return settings.publish.enabled and uses_api_server(settings)
 
 
 def make(store: str, settings: Settings) -> ConfigMaps:

@@ -10,10 +10,10 @@ from cluster.core.checkpoint import Columns
 from cluster.core.joining import linger
 from cluster.core.placing import Slots, amounts_of, place
 from cluster.core.records import Flag, Role
-from cluster.core.sequence import GIVEN, HOW, OURS, Batch, Before
+from cluster.core.sequence import GIVEN, OURS, Batch, Before
 from cluster.core.state import Node, State
 
-LATER = Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT | HOW  # the flags that may become others while a row is open
+LATER = Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT  # the flags that may become others while a row is open
 MINUS_ONE = np.uint64(2**64 - 1)  # u64 arithmetic is modulo 2^64
 
 

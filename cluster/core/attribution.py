@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.core.kinds import WORKLOAD_LIMIT
 from cluster.core.listeners import Listeners
 from cluster.core.mirror import mirrored
 from cluster.core.records import Direction, Flag, Role
@@ -21,7 +22,6 @@ WorkloadOf = Callable[[int], str]
 TRIES = 5  # polls after the first that ask for an owner again
 ASKED_AGAIN = 256  # distinct pids asked for again per poll
 PID_MAX = 1 << 22  # the largest pid that Linux gives (PID_MAX_LIMIT)
-TEXT_LIMIT = 300  # characters of a workload's name
 
 
 class Texts:
@@ -32,8 +32,8 @@ class Texts:
         self._numbers = {"": 0}
 
     def number(self, text: str) -> int:
-        """The number of a name, cut at TEXT_LIMIT."""
-        text = text[:TEXT_LIMIT]
+        """The number of a name, cut at WORKLOAD_LIMIT."""
+        text = text[:WORKLOAD_LIMIT]
         number = self._numbers.setdefault(text, len(self.listed))
         if number == len(self.listed):
             self.listed.append(text)

@@ -19,7 +19,6 @@ from cluster.core.identities import MOVED
 from cluster.core.intern import Interned
 from cluster.core.metadata import Metadata
 from cluster.core.networks import Networks
-from cluster.core.owners import POD
 from cluster.core.pairs import endpoint
 from cluster.core.records import Direction, Role, format_address, is_address, pack_address
 
@@ -190,13 +189,13 @@ class Ends:
         self._reserve()
         self._notes[numbers] = UNKNOWN
 
-    def forget_owners(self) -> None:
-        """Some pods may belong to something else now."""
-        self._owned[:] = UNKNOWN
-
-    def pods(self) -> Bools:
-        """By text number: whether it is a pod's."""
-        return np.fromiter((text.startswith(POD) for text in self._texts.values), np.bool_, len(self._texts))
+    def forget_owners(self, texts: set[str]) -> Bools:
+        """These pods, and those of these owners, may belong to something else now; by text number, which they are."""
+        numbers = [number for text in self._metadata.owners.below(texts) if (number := self._texts.find(text)) is not None]
+        concerned = np.zeros(len(self._texts), np.bool_)
+        concerned[numbers] = True
+        self._owned[concerned[: len(self._owned)]] = UNKNOWN
+        return concerned
 
     def forget_all(self) -> None:
         """The tables were renumbered."""

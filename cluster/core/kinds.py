@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 TEXT_LIMIT = 128  # characters of one name: above the longest that systemd units and images have in practice
-WORKLOAD_LIMIT = 300  # characters of a workload, as those of connections are cut (sequence.TEXT_LIMIT)
+WORKLOAD_LIMIT = 300  # characters of a workload; the rest is cut off
 
 
 def plain(text: str, limit: int = TEXT_LIMIT) -> str:

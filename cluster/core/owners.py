@@ -21,11 +21,21 @@ class Owners:
         self._records: dict[str, dict[tuple[str, str], Record]] = {}
 
     def put(self, address: str, uid: str, record: Record) -> str:
-        """Note a record; returns the text whose owner may be another one now, "" for none."""
+        """Note a record; returns the text whose owner is another one now, "" for none."""
         text = _text(record)
-        if text:
-            self._records.setdefault(text, {})[address, uid] = record
-        return text
+        if not text:
+            return ""
+        known = self._record(text)
+        held = self._records.setdefault(text, {})
+        held.pop((address, uid), None)
+        held[address, uid] = record  # the newest is the last
+        return text if known is None or owner_of(known) != owner_of(record) else ""
+
+    def below(self, texts: set[str]) -> set[str]:
+        """These texts, and the pods that any of them owns."""
+        above = {text for text in texts if not text.startswith(POD)}
+        pods = ((text, next(reversed(held.values()))) for text, held in self._records.items() if text.startswith(POD)) if above else ()
+        return texts | {text for text, record in pods if owner_of(record) in above}
 
     def remove(self, address: str, uid: str, record: Record) -> None:
         """Forget a record. Rows keep the owner that they have."""
@@ -68,4 +78,4 @@ def _text(record: Record) -> str:
     kind = record.get("kind")
     if kind != "pod" and kind not in INTERMEDIATE:
         return ""
-    return f"{kind}/{record.get('namespace', '')}/{record.get('name', '')}"
+    return str(record.get("workload", ""))

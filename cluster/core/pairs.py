@@ -66,7 +66,7 @@ def _candidates(client: NDArray[np.uint64], server: NDArray[np.uint64]) -> tuple
 
 
 def _together(clients: Columns, client: int, servers: Columns, server: int) -> bool:
-    """Whether the two were open at the same time, and began at about the same time or were both there when first seen."""
+    """Whether the two may have been open at the same time."""
     return bool(
         clients["since"].item(client) <= servers["until"].item(server) + APART
         and servers["since"].item(server) <= clients["until"].item(client) + APART

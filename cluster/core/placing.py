@@ -17,7 +17,22 @@ from cluster.core.records import Flag, Proof
 from cluster.core.state import Node, State
 
 SETTLE_AFTER = 60  # s
-ENDS = ("local", "remote", "service", "source", "dest", "protocol", "sport", "dport", "role", "direction", "cell", "flags", "first_seen")
+ENDS = (
+    "local",
+    "remote",
+    "service",
+    "source",
+    "dest",
+    "protocol",
+    "sport",
+    "dport",
+    "role",
+    "direction",
+    "cell",
+    "flags",
+    "pid",
+    "first_seen",
+)
 Slots = NDArray[np.intp]
 
 
@@ -75,10 +90,11 @@ def _may_be_paired(state: State, rows: Columns) -> NDArray[np.bool_]:
 
 
 def _proof(rows: Columns, said: Proof) -> NDArray[np.uint8]:
-    flags = rows["flags"]
-    local = np.where(flags & Flag.BY_NAMESPACE > 0, Proof.NAMESPACE, np.where(flags & Flag.BY_LISTENER > 0, Proof.LISTENER, Proof.PROCESS))
+    """Proof bits of each row; a fold row sums what was told in several ways, and says nothing of its local end."""
+    local = np.where(rows["pid"] != 0, Proof.PROCESS, Proof.NAMESPACE)
     remote = np.where(rows["remote"] != 0, said, Proof.ADDRESS)
-    return (np.where(rows["local"] != 0, local, 0) | remote).astype(np.uint8)
+    told = (rows["local"] != 0) & (rows["flags"] & Flag.FOLDED == 0)
+    return (np.where(told, local, 0) | remote).astype(np.uint8)
 
 
 def _move(state: State, block: Block, slots: Slots, old: NDArray[np.uint32], new: NDArray[np.uint32], *, fresh: bool) -> None:
@@ -180,16 +196,14 @@ def place_moved(state: State, at: float) -> None:
     moved, state.metadata.moved = state.metadata.moved, set()
     reowned, state.metadata.reowned = state.metadata.reowned, set()
     numbers = state.numbers_of_addresses(sorted(moved))
-    if reowned:
-        state.ends.forget_owners()
     if not len(numbers) and not reowned:
         return
+    pods = state.ends.forget_owners(reowned)
     state.ends.forget(numbers)
     concerned = np.zeros(len(state.addresses), np.bool_)
     concerned[numbers] = True
-    of_pods = state.ends.pods() if reowned else np.zeros(len(state.texts), np.bool_)
     for node in state.nodes.values():
         block, columns, size = node.block, node.block.columns, node.block.size
         rests = (columns["remote"][:size] == 0) & concerned[columns["dest"][:size]]
-        rests |= of_pods[columns["local"][:size]] | of_pods[columns["remote"][:size]]
+        rests |= pods[columns["local"][:size]] | pods[columns["remote"][:size]]
         place(state, node, block, np.flatnonzero(rests & (block.marks[:size] & USED > 0)), at)

@@ -44,21 +44,16 @@ class Flag(IntFlag):
     FOLDED = 8  # a sum of many rows; its ephemeral port is 0
     SETTLED = 16  # the aggregate's own: the row's bytes are in an exported counter
     SURE = 32  # the aggregate's own: both ends of the row's edge are known, not guessed
-    BY_LISTENER = 64  # the local end is the owner of the listening socket that the connection came in by
-    BY_NAMESPACE = 128  # the local end is the one container, or pod, of its network namespace
 
 
 class Proof(IntFlag):
     """What an edge's view rests on: how the two ends of its rows were told."""
 
-    PROCESS = 1  # the local end, by the process that has the socket, and that one's cgroup
-    LISTENER = 2  # the local end, by the listening socket
-    NAMESPACE = 4  # the local end, by its network namespace
-    NODE = 8  # the other end, by the node itself, which has both
-    ADDRESS = 16  # the other end, by who had the address then
-    MATCH = 32  # the other end, by the one row that is its view of the same connection
-    CONNTRACK = 64  # the other end, by the kernel's connection tracking
-    TRANSLATED = 128  # an address of the client was translated on the way
+    PROCESS = 1  # the local end, by the process that has the socket or listens on its port, and that one's cgroup
+    NAMESPACE = 2  # the local end, by its network namespace, which is one container's or one pod's
+    NODE = 4  # the other end, by the node itself, which has both
+    ADDRESS = 8  # the other end, by who had the address then
+    MATCH = 16  # the other end, by the one row that is its view of the same connection
 
 
 def pack_address(text: str) -> bytes:
@@ -76,6 +71,15 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def named_address(text: str) -> str:
+    """An address as connections have it; "" for what is none, or names nobody to others (unspecified, loopback)."""
+    try:
+        address = format_address(pack_address(text))
+    except ValueError:
+        return ""
+    return "" if ip_address(address).is_unspecified or ip_address(address).is_loopback else address
 
 
 def format_address(packed: bytes) -> str:

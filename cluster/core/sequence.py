@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from cluster.core.block import GONE, USED, Block
 from cluster.core.checkpoint import Columns
 from cluster.core.errors import WireError
+from cluster.core.kinds import WORKLOAD_LIMIT
 from cluster.core.records import COUNTER_LIMIT, Flag
 from cluster.core.wire import SECTIONS, Final, Part
 
 SLOTS_SLACK = 1 << 20  # a slot may be this far above what the node's numbering needs
-TEXT_LIMIT = 300  # characters of a workload; the rest is cut off
-HOW = Flag.BY_LISTENER | Flag.BY_NAMESPACE
-GIVEN = Flag.CLOSED | Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT | Flag.FOLDED | HOW  # the flags that a collector says
+GIVEN = Flag.CLOSED | Flag.BYTES_UNKNOWN | Flag.RECV_INEXACT | Flag.FOLDED  # the flags that a collector says
 OURS = Flag.SETTLED | Flag.SURE  # the flags that it does not
 
 
@@ -58,7 +57,7 @@ def join(parts: Sequence[Part]) -> Batch:
     return Batch(
         **sections,
         addresses=np.frombuffer(b"".join(part.addresses for part in parts), "V16").tolist(),
-        texts=[text[:TEXT_LIMIT] for part in parts for text in part.texts],
+        texts=[text[:WORKLOAD_LIMIT] for part in parts for text in part.texts],
         metadata=[change for part in parts for change in part.metadata],
         final=final,
         resync=parts[0].sequence == 0,

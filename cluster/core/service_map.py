@@ -7,7 +7,6 @@ retransmits, client_view and server_view (TOTALS, or None where that end was not
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +77,10 @@ def kind_of(text: str) -> str:
 
 def namespace_of(text: str) -> str:
     """The Kubernetes namespace of an end, "" where it has none."""
-    parts = text.split("/")
-    return parts[1] if len(parts) == 3 and parts[0] != OUTSIDE else parts[1] if parts[0] == "namespace" else ""
+    kind, _, rest = text.partition("/")
+    if kind == "namespace":
+        return rest
+    return rest.partition("/")[0] if rest.count("/") == 1 and kind != OUTSIDE else ""
 
 
 def namespace_id(text: str) -> str:
@@ -170,16 +171,10 @@ def _node(end: str) -> dict[str, Any]:
     return {"id": end, "kind": kind_of(end), "namespace": namespace_of(end), "name": name, **counts}
 
 
-STATED: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "nodes": lambda found: len(found["nodes"]),
-    **{
-        name: (lambda found, name=name: found[name])  # type: ignore[misc]
-        for name in ("nodes_covered", "missed", "refused", "folded", "unattributed", "ambiguous", "uncovered", "oldest_age", "rows")
-    },
-}
+STATED = ("nodes_covered", "missed", "refused", "folded", "unattributed", "ambiguous", "uncovered", "oldest_age", "rows")
 
 
 def completeness(snapshot: Snapshot, now: float) -> dict[str, Any]:
     """What the map rests on, in short; `status` has it all."""
     found = status(snapshot, now)
-    return {name: say(found) for name, say in STATED.items()}
+    return {"nodes": len(found["nodes"]), **{name: found[name] for name in STATED}}

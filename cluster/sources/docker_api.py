@@ -7,7 +7,6 @@ may be null, and more of them come with every version.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from itertools import islice
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from msgspec import field
 
 from cluster.core.errors import SourceMalformed
 from cluster.core.kinds import Container, line, plain
-from cluster.core.records import format_address, pack_address
+from cluster.core.records import named_address
 
 ID = re.compile(r"[0-9a-f]{64}")
 NETWORKS_LIMIT = 16  # of one container
@@ -175,16 +174,7 @@ def networks_of(listed: Listed) -> dict[str, tuple[str, ...]]:
 
 
 def _addresses(endpoint: Endpoint) -> tuple[str, ...]:
-    return tuple(address for text in (endpoint.v4, endpoint.v6) if (address := _address(text or "")))
-
-
-def _address(text: str) -> str:
-    """The address as connections have it; "" for what is none, or names no container to others."""
-    try:
-        address = format_address(pack_address(text))
-    except ValueError:
-        return ""
-    return "" if ip_address(address).is_unspecified or ip_address(address).is_loopback else address
+    return tuple(address for text in (endpoint.v4, endpoint.v6) if (address := named_address(text or "")))
 
 
 def _published(listed: Listed) -> tuple[str, ...]:

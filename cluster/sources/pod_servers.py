@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from time import monotonic
 from typing import Protocol
 from urllib.parse import quote, urlencode
@@ -10,7 +9,7 @@ from urllib.parse import quote, urlencode
 from cluster.core.errors import SourceError, SourceMalformed
 from cluster.sources.https import Server, get
 from cluster.sources.pods import Found, Page, decode_pods
-from configs.pod import api_server, host_ip
+from configs.pod import api_server, host_ip, in_pod
 from configs.settings import KubeletSettings
 
 PODS_LIMIT = 2_000  # of one node; Kubernetes is made for 110, the largest services allow 737
@@ -152,8 +151,3 @@ def pod_source(settings: KubeletSettings, node: str) -> PodSource | None:
 def who(settings: KubeletSettings) -> str:
     """`kubelet.mode`, where auto is decided: kubelet, apiserver or off."""
     return settings.mode if settings.mode != "auto" else "kubelet" if in_pod(settings) else "off"
-
-
-def in_pod(settings: KubeletSettings) -> bool:
-    """Whether a service account's token is there, as it is in pods."""
-    return Path(settings.service_account, "token").exists()

@@ -10,14 +10,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import ip_address
 
 import msgspec
 from msgspec import field
 
 from cluster.core.errors import SourceMalformed
 from cluster.core.kinds import Owner, Pod, PodContainer, line, plain
-from cluster.core.records import format_address, pack_address
+from cluster.core.records import named_address
 
 # What the API server lets through: RFC 1123 names, and UIDs that are UUIDs, or 32 digits for a pod from a file of the node.
 NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
@@ -226,16 +225,7 @@ def _addresses(spec: Spec, status: Status) -> tuple[str, ...]:
     own = [status.address, *(each.ip for each in status.addresses or ())]
     if spec.host_network:
         own.append(status.host_address)
-    return tuple(dict.fromkeys(address for text in own if (address := _address(text or ""))))[:ADDRESSES_LIMIT]
-
-
-def _address(text: str) -> str:
-    """The address as connections have it; "" for what is none, or names no pod to others."""
-    try:
-        address = format_address(pack_address(text))
-    except ValueError:
-        return ""
-    return "" if ip_address(address).is_unspecified or ip_address(address).is_loopback else address
+    return tuple(dict.fromkeys(address for text in own if (address := named_address(text or ""))))[:ADDRESSES_LIMIT]
 
 
 def _owner(owners: list[OwnerReference]) -> Owner | None:

@@ -33,9 +33,9 @@ from cluster.sources.inside import own_pod
 from cluster.sources.kubelet import KubeletSource
 from cluster.sources.namespaces import Namespaces
 from cluster.sources.node import NodeSource, node_addresses
-from cluster.sources.pod_servers import in_pod, pod_source, who
+from cluster.sources.pod_servers import pod_source, who
 from cluster.sources.proc import Processes, ProcSource
-from configs.pod import host_ip
+from configs.pod import host_ip, in_pod
 from configs.settings import KubeletSettings
 
 

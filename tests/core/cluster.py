@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.core import query
 from cluster.core.aggregate import AggregateLimits
+from cluster.core.events import BatchReceived
 from cluster.core.metadata import WATCHER
 from cluster.core.records import Flag, Role, pack_address
 from cluster.core.wire import Final, Part, pack_part
@@ -90,8 +91,6 @@ class Cluster(Talk):
         self._next[node] += 1
 
     def receive(self, raw: bytes) -> Any:
-        from cluster.core.events import BatchReceived
-
         return self.answer(BatchReceived(raw, self.at))
 
     def edges(self) -> dict[tuple[str, str, str, int], tuple[dict[str, int], dict[str, int]]]:

@@ -6,6 +6,7 @@ import pytest
 
 from cluster.core.aggregate import AggregateLimits
 from cluster.core.metadata import WATCHER
+from cluster.core.owners import Owners
 from tests.core.cluster import OWNED, Cluster, pod, replicaset, row, served, service
 
 CART = service("cart", ["10.96.0.10"], {"port": 80, "protocol": "tcp", "backends": ["10.0.2.5:8080", "10.0.2.6:8080"]})
@@ -198,3 +199,13 @@ def test_names_of_networks_outside() -> None:
     for slot, dest in enumerate(("203.0.113.9", "203.0.113.8", "198.51.100.1", "2001:db8::7")):
         cluster.tell("one", row(slot, "10.0.1.4:40000", f"{dest}:443", "pod/shop/web", sent=1), metadata=(WEB,))
     assert {key[1] for key in cluster.seen()} == {"external/printer", "external/office", "external/198.51.100.1", "external/six"}
+
+
+def test_only_a_change_of_owner_is_one() -> None:
+    owners = Owners()
+    (_, address, uid, record), other = BACK, {"kind": "StatefulSet", "name": "cart"}
+    assert owners.put(address, uid, record) == "pod/shop/cart-7f-a"
+    assert owners.put(address, uid, record | {"phase": "Running"}) == "", "what its containers do moves no row"
+    assert owners.put(address, uid, record | {"owner": other}) == "pod/shop/cart-7f-a"
+    assert owners.below({"statefulset/shop/cart"}) == {"statefulset/shop/cart", "pod/shop/cart-7f-a"}
+    assert owners.below({"replicaset/shop/cart-7f"}) == {"replicaset/shop/cart-7f"}

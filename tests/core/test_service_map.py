@@ -22,7 +22,7 @@ def shop() -> Cluster:
     cluster.tell(WATCHER, metadata=(service("cart", ["10.96.0.10"], ports), replicaset("cart-7f", "cart")))
     cluster.tell(
         "one",
-        row(0, "10.0.1.4:40000", "10.96.0.10:80", "pod/shop/web", sent=100, recv=890, retransmits=2),
+        row(0, "10.0.1.4:40000", "10.96.0.10:80", "pod/shop/web", sent=100, recv=890, retransmits=2, pid=7),
         row(1, "10.0.1.4:40001", "203.0.113.9:443", "pod/shop/web", sent=7),
         metadata=(pod("web", "10.0.1.4"),),
     )
@@ -62,7 +62,7 @@ def test_workloads() -> None:
     )
     assert edge["client_view"] == {"sent": 100, "recv": 890, "retransmits": 2, "opened": 1, "open": 1}
     assert edge["disagreement"] == pytest.approx(10 / 1000)
-    assert edge["proof"] == {"client": ["process", "match"], "server": ["process", "match"]}
+    assert edge["proof"] == {"client": ["process", "match"], "server": ["namespace", "match"]}
     cart = next(node for node in found["nodes"] if node["id"] == "deployment/shop/cart")
     assert (cart["kind"], cart["namespace"], cart["name"], cart["sent"], cart["received"]) == ("deployment", "shop", "cart", 950, 150)
 

@@ -14,6 +14,8 @@ import pytest
 from tests.kubernetes import certificates
 from tests.kubernetes.binaries import CONTROLLERS, SERVERS, folder_or_skip
 from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.proxy import Proxy, proxied
+from tests.kubernetes.publishing import Publishing, using
 
 HERE = Path(__file__).parent
 PLANE = pytest.StashKey[ControlPlane]()
@@ -90,3 +92,15 @@ def new_control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
     """Makes control planes of this test alone."""
     with ExitStack() as stack:
         yield lambda **further: stack.enter_context(running(tmp_path_factory, **further))
+
+
+@pytest.fixture
+def publishing(control_plane: ControlPlane, namespace: str) -> Iterator[Publishing]:
+    with using(control_plane, namespace) as made:
+        yield made
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane) -> Iterator[Proxy]:
+    with proxied(control_plane) as made:
+        yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,17 +11,10 @@ from cluster.core.errors import PublishError
 from cluster.core.paging import Wanted
 from cluster.stores.api_server import ApiServer
 from cluster.stores.lease import Mark
-from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.proxy import Fault, proxied
-from tests.kubernetes.publishing import Content, Publishing, until, using
+from tests.kubernetes.publishing import Content, Publishing, until
 
 KEY = "10.0.0.0-10.96.0.1-40000-443"
-
-
-@pytest.fixture
-def publishing(control_plane: ControlPlane, namespace: str) -> Iterator[Publishing]:
-    with using(control_plane, namespace) as made:
-        yield made
 
 
 def edit(publishing: Publishing, name: str, patch: dict[str, Any], kind: str = "configmap") -> None:

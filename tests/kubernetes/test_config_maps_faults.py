@@ -6,26 +6,14 @@ import base64
 import gc
 import http.client
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.kubernetes.control_plane import ControlPlane, exchange
-from tests.kubernetes.proxy import Fault, Proxy, proxied
+from tests.kubernetes.proxy import Fault, Proxy
 from tests.kubernetes.publishing import Content, Publishing, until, using
-
-
-@pytest.fixture
-def publishing(control_plane: ControlPlane, namespace: str) -> Iterator[Publishing]:
-    with using(control_plane, namespace) as made:
-        yield made
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane) -> Iterator[Proxy]:
-    with proxied(control_plane) as made:
-        yield made
 
 
 def done(status: dict[str, Any]) -> bool:

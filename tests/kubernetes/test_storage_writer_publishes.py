@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,9 @@ import pytest
 from actors import publishing as making
 from actors.storage_writer import StorageWriter
 from configs.settings import KubeletSettings, KubernetesSettings, PublishSettings, Settings
-from tests.kubernetes.control_plane import ControlPlane
-from tests.kubernetes.proxy import Fault, Proxy, proxied
-from tests.kubernetes.publishing import PATIENCE, Publishing, using
+from tests.kubernetes.proxy import Fault, Proxy
+from tests.kubernetes.publishing import PATIENCE, Publishing
 from tests.stores.commits import commit, record
-
-
-@pytest.fixture
-def publishing(control_plane: ControlPlane, namespace: str) -> Iterator[Publishing]:
-    with using(control_plane, namespace) as made:
-        yield made
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane) -> Iterator[Proxy]:
-    with proxied(control_plane) as made:
-        yield made
 
 
 def configured(publishing: Publishing, **kubernetes: Any) -> Settings:

@@ -1,4 +1,4 @@
-"""From a source through the real core: collector, aggregate and a store in memory, with nothing between them."""
+"""From a source through the real core: collector, aggregate and a store, with nothing between them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from cluster.core.commands import Reply, Write
 from cluster.core.events import BatchReceived, Committed, Event, Hello, Tick
 from cluster.core.snapshot import Snapshot
 from cluster.core.wire import Answer
-from cluster.ports import ConnectionSource
+from cluster.ports import ConnectionSource, MetadataRecords, Store
 from cluster.stores.memory import MemoryStore
 
 
 class CorePath:
     """One node's path. The clock is that of the replies, so the same replies give the same state."""
 
-    def __init__(self) -> None:
-        self._store = MemoryStore()
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store or MemoryStore()
         self._aggregate = Aggregate(self._store.open())
         self._collector = Collector("node", 1)
         self._at = 0.0
@@ -31,15 +31,29 @@ class CorePath:
             reply = source.poll(self._collector.ack())
             self._at = max(self._at, reply.received_at)
             self._collector.on_reply(reply.body, reply.peer, reply.received_at, lambda pid: "")  # noqa: ARG005
-            while (part := self._collector.next_part()) is not None:
-                answer = self._handle(BatchReceived(part, self._at))
-                assert answer is not None
-                assert answer.verdict == "ok", answer
-                self._collector.on_answer(answer)
-            self._handle(Tick(self._at))
+            self._deliver()
+
+    def tell(self, source: str, records: MetadataRecords) -> list[bytes]:
+        """Bring what a source of metadata knows into the store; the parts as they travelled."""
+        self._greet()
+        self._collector.on_metadata(source, records)
+        self._collector.on_reply(b'{"connections": []}', "1:1", self._at, lambda pid: "")  # noqa: ARG005
+        return self._deliver()
+
+    def _deliver(self) -> list[bytes]:
+        parts = []
+        while (part := self._collector.next_part()) is not None:
+            parts.append(part)
+            answer = self._handle(BatchReceived(part, self._at))
+            assert answer is not None
+            assert answer.verdict == "ok", answer
+            self._collector.on_answer(answer)
+        self._handle(Tick(self._at))
+        return parts
 
     def transactions(self) -> list[dict[str, Any]]:
         """As cluster.core.query gives them from the store, which keeps the closed ones."""
+        assert isinstance(self._store, MemoryStore)
         return query.transactions(Snapshot.of(self._store.read_only()), query.Filter(), "key", None)
 
     def _greet(self) -> None:

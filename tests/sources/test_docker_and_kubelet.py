@@ -12,7 +12,7 @@ from cluster.sources.kubelet import KubeletSource
 from cluster.sources.registry import Machine
 from configs.settings import KubeletSettings
 from tests.sources.docker_daemon import Dockerd
-from tests.sources.test_kubelet import Fixed
+from tests.sources.kubelet_node import Fixed
 from tests.sources.test_pods import pod
 
 

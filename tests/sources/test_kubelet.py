@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import json
-import logging
 import tracemalloc
-import urllib.parse
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.core.aggregate import Aggregate
 from cluster.core.collector import Collector
-from cluster.core.commands import Reply, Write
 from cluster.core.errors import SourceAbsent, SourceError, SourceMalformed
-from cluster.core.events import BatchReceived, Committed, Event, Hello, Tick
 from cluster.core.identities import Identities
-from cluster.core.wire import Answer
 from cluster.sources.containers import Containers
 from cluster.sources.kubelet import KubeletSource
-from cluster.sources.namespaces import Namespaces
-from cluster.sources.pod_servers import PAGES_LIMIT, PODS_LIMIT, ApiServer, Kubelet, who
-from cluster.sources.pods import Page, decode_pods
-from cluster.sources.proc import Processes
+from cluster.sources.pod_servers import Kubelet
 from cluster.sources.registry import metadata_sources
-from cluster.stores.sqlite import SqliteStore
 from configs.settings import KubeletSettings
 from tests.sources.fake_proc import FakeProc
+from tests.sources.kubelet_node import (
+    AGENT_UID,
+    EMPTY,
+    MACHINE,
+    SIDE,
+    WEB,
+    WEB_NS,
+    WEB_UID,
+    Fixed,
+    Node,
+    items,
+    machine,
+    settings,
+)
 from tests.sources.test_pods import REAL, pod
-from tests.sources.tls_peer import TOKEN, Authority, TlsPeer, serves
-
-WEB, SIDE = (
-    "39592756c740fcf84dc0f8f03acb8380769c976f42d7d2686e6a3481224a383e",
-    "4dab038e7e4a773b961cfa1e5b319811bc20248dd4e7f046d38a576e68880b2e",
-)
-AGENT, PAUSE = (
-    "ba98245732e492a951e4e9104e067b79ee7e42f517989490adf2ccfe9d35e0c1",
-    "45763282f51520b43f032213e8e2e218343e1221d77486daeb9dd76e9d723119",
-)
-WEB_UID, AGENT_UID = "d20251d6-5e49-4860-bb5b-58e2741948a7", "8a973881-3f63-4780-a299-4a1adfa3cc00"
-MACHINE, WEB_NS = 4_026_531_840, 4_026_532_500
-SECRET = "hunter2-do-not-tell"
-EMPTY = b'{"items": []}'
+from tests.sources.tls_peer import Authority, TlsPeer, serves
 
 
 @pytest.fixture(autouse=True)
@@ -55,49 +45,7 @@ def outside_of_pods(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def proc(tmp_path: Path) -> FakeProc:
-    """The machine's /proc, as it was beside the kubelet whose document is used: web, its sidecar, its pause container, and the agent."""
-    folder = tmp_path / "proc"
-    folder.mkdir()
-    made = FakeProc(folder)
-    made.add(1, b"systemd", 1, net_ns=MACHINE)
-    cgroup = "9:name=systemd:/kubepods/{0}\n4:memory:/kubepods/{0}\n0::/kubepods/{0}\n"
-    for pid, name, place, nspid, net_ns in (
-        (25225, b"pause", f"burstable/pod{WEB_UID}/{PAUSE}", "1", WEB_NS),
-        (25283, b"httpd", f"burstable/pod{WEB_UID}/{WEB}", "1", WEB_NS),
-        (25300, b"httpd", f"burstable/pod{WEB_UID}/{WEB}", "9", WEB_NS),
-        (25347, b"sh", f"burstable/pod{WEB_UID}/{SIDE}", "1", WEB_NS),
-        (24722, b"sh", f"besteffort/pod{AGENT_UID}/{AGENT}", "", MACHINE),
-    ):
-        made.add(pid, name, pid, cgroup.format(place).encode(), nspid, net_ns)
-    return made
-
-
-class Fixed:
-    """A PodSource of bytes."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-    def pods(self) -> Page:
-        return decode_pods(self.body, PODS_LIMIT)
-
-
-class Node:
-    """A source and what it shares with others."""
-
-    def __init__(self, source: Any, proc: FakeProc, inside: str = "") -> None:
-        self.workloads: dict[str, str] = {}
-        self.namespaces = Namespaces(str(proc.root), inside)
-        self.processes = Processes(proc.root, self.workloads, inside=inside)
-        self.source = KubeletSource(source, Containers(str(proc.root), inside), self.workloads, self.namespaces)
-
-
-def settings(peer: Any, account: Path, **fields: Any) -> KubeletSettings:
-    return KubeletSettings(host=peer.host, port=peer.port, service_account=str(account), **fields)
-
-
-def items(*pods: dict[str, Any]) -> bytes:
-    return json.dumps({"items": list(pods)}).encode()
+    return machine(tmp_path)
 
 
 def test_a_real_kubelets_pods_with_their_processes(certificate: Path, account: Path, proc: FakeProc) -> None:
@@ -280,59 +228,6 @@ def test_without_an_address_the_variable_of_the_pod_is_the_kubelets(
         assert source.read() == {}
 
 
-# The API server instead
-
-
-def test_the_api_server_is_asked_for_this_nodes_pods_page_by_page(
-    certificate: Path, account: Path, proc: FakeProc, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pages = [
-        {"metadata": {"continue": "a&b"}, "items": [pod(), 7]},
-        {"metadata": {}, "items": [pod(metadata__uid="b", metadata__name="b")]},
-    ]
-    requests: list[bytes] = []
-    with TlsPeer(certificate, serves(requests, *(json.dumps(page).encode() for page in pages))) as peer:
-        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(peer.port))
-        source = Node(ApiServer(KubeletSettings(service_account=str(account)), "worker-1"), proc).source
-        records = source.read()
-    assert {record["name"] for record in records.values()} == {"cart-x2x", "b"}
-    assert source.status()["refused"] == 1
-    asked = [urllib.parse.urlsplit(request.split()[1].decode()) for request in requests]
-    assert {each.path for each in asked} == {"/api/v1/pods"}
-    assert [dict(urllib.parse.parse_qsl(each.query)) for each in asked] == [
-        {"fieldSelector": "spec.nodeName=worker-1", "limit": "250", "resourceVersion": "0"},
-        {"fieldSelector": "spec.nodeName=worker-1", "limit": "250", "continue": "a&b"},
-    ]
-    assert all(TOKEN.encode() in request for request in requests)
-
-
-def test_a_list_without_end_is_given_up(certificate: Path, account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests: list[bytes] = []
-    with TlsPeer(certificate, serves(requests, b'{"metadata": {"continue": "more"}, "items": []}')) as peer:
-        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(peer.port))
-        with pytest.raises(SourceMalformed, match=f"a list of more than {PAGES_LIMIT} pages"):
-            ApiServer(KubeletSettings(service_account=str(account)), "worker-1").pods()
-    assert len(requests) == PAGES_LIMIT
-
-
-@pytest.mark.parametrize("value", ["", "x", "0", "70000", "-1"])
-def test_outside_of_pods_there_is_no_api_server_to_ask(account: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    if value:
-        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", value)
-    with pytest.raises(SourceError, match="the API server is not known"):
-        ApiServer(KubeletSettings(service_account=str(account)), "worker-1").pods()
-
-
-def test_who_is_asked(account: Path, tmp_path: Path) -> None:
-    there, absent = {"service_account": str(account)}, {"service_account": str(tmp_path / "none")}
-    assert [who(KubeletSettings(**place)) for place in (there, absent)] == ["kubelet", "off"]
-    for mode in ("kubelet", "apiserver", "off"):
-        assert who(KubeletSettings(mode=mode, **absent)) == mode
-
-
 def test_the_collectors_status_tells_of_the_kubelet(certificate: Path, account: Path, tmp_path: Path) -> None:
     def sources(**fields: Any) -> dict[str, Any]:
         made = metadata_sources("lab0", str(tmp_path / "docker.sock"), "/proc", settings(peer, account, **fields))
@@ -359,106 +254,6 @@ def test_the_collectors_status_tells_of_the_kubelet(certificate: Path, account: 
     status = kubelet.status()
     assert (status["state"], status["insecure_tls"], status["failures"]) == ("failed", False, 1)
     assert "Connection refused" in status["reason"]
-
-
-# The secret
-
-
-def with_secrets() -> bytes:
-    """The real document, with what its secret's reference leads to wherever a cluster could show it."""
-    document = json.loads(REAL.read_text())
-    for each in document["items"]:
-        each["metadata"].setdefault("annotations", {})["kubectl.kubernetes.io/last-applied-configuration"] = SECRET
-        for container in each["spec"]["containers"] + each["spec"].get("initContainers", []):
-            container["env"] = [*container.get("env", []), {"name": "PW", "value": SECRET}]
-            container["command"] = ["sh", "-c", f"login --password={SECRET}"]
-            container["args"] = [SECRET]
-        each["spec"]["volumes"].append({"name": "s", "csi": {"driver": "d", "volumeAttributes": {"password": SECRET}}})
-        each["status"]["message"] = SECRET
-    secretly = {"name": "PW", "valueFrom": {"secretKeyRef": {"name": "s1", "key": "p"}}}
-    assert secretly in document["items"][0]["spec"]["containers"][0]["env"], "what the document is recorded for"
-    return json.dumps(document).encode()
-
-
-class Delivery:
-    """One node's metadata through collector, aggregate and the SQLite store."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self._store = store
-        self._aggregate = Aggregate(store.open())
-        self._collector = Collector("lab0", 1)
-
-    def deliver(self, records: Any) -> list[bytes]:
-        """The parts as they travelled; all of it is in the store afterwards."""
-        parts = []
-        while not self._collector.greeted:
-            answer = self._handle(Hello("lab0", self._collector.stream, 1.0))
-            assert answer is not None
-            if answer.verdict == "ok":
-                self._collector.greet(answer)
-            self._handle(Tick(1.0))
-        self._collector.on_metadata("kubelet", records)
-        self._collector.on_reply(b'{"connections": []}', "1:1", 2.0, lambda pid: "")  # noqa: ARG005
-        while (part := self._collector.next_part()) is not None:
-            parts.append(part)
-            answer = self._handle(BatchReceived(part, 2.0))
-            assert answer is not None
-            assert answer.verdict == "ok", answer
-            self._collector.on_answer(answer)
-        self._handle(Tick(10.0))
-        return parts
-
-    def _handle(self, event: Event) -> Answer | None:
-        answer = None
-        for command in self._aggregate.handle(event):
-            match command:
-                case Reply():
-                    answer = command.answer
-                case Write():
-                    self._store.commit(command.commit)
-                    self._handle(Committed(command.commit.number, 1.0))
-        return answer
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    made = SqliteStore(tmp_path / "store" / "rayscope.db")
-    yield made
-    made.close()
-
-
-def test_a_secret_of_the_kubelets_document_is_found_nowhere_afterwards(
-    certificate: Path,
-    account: Path,
-    proc: FakeProc,
-    store: SqliteStore,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    body = with_secrets()
-    broken = [body[:-1], body.replace(b'"uid"', b'"uid": 7, "x"'), body + b"x"]
-    said: list[str] = []
-    with TlsPeer(certificate, serves([], body)) as peer:
-        node = Node(Kubelet(settings(peer, account)), proc)
-        parts = Delivery(store).deliver(node.source.read())
-        said.append(repr(node.source.status()))
-    for worse in broken:
-        with TlsPeer(certificate, serves([], worse)) as peer:
-            node = Node(Kubelet(settings(peer, account)), proc)
-            try:
-                said.append(repr(node.source.read()))
-            except SourceError as error:
-                said.append(repr([error, error.__cause__, error.__context__]))
-            said.append(repr(node.source.status()))
-    store.close()
-    files = {path.name: path.read_bytes() for path in store.path.parent.iterdir()}
-    everything = b"\n".join(
-        [*files.values(), *parts, *(text.encode() for text in said), caplog.text.encode(), *map(str.encode, capfd.readouterr())]
-    )
-    assert b"pod/lab/web-5774f55fcc-dn95m" in files["rayscope.db"]
-    for secret in (SECRET, TOKEN, "secretKeyRef", "hunter2"):
-        assert secret.encode() not in everything, secret
 
 
 def test_many_pods_are_decoded_in_less_memory_than_their_text(proc: FakeProc) -> None:
